@@ -1,0 +1,2 @@
+//! The securelink command.
+fn main() {}

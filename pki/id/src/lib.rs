@@ -1,0 +1,1 @@
+//! Trust domains, SPIFFE IDs and fingerprints: pure values everyone shares.

@@ -1,0 +1,1 @@
+//! The data plane: carries TCP streams between organizations over mutual TLS. Knows nothing of Kubernetes.
