@@ -181,6 +181,9 @@ pub struct Declaration {
     pub imports: Vec<DeclaredService>,
     /// Whom to call.
     pub contacts: Vec<Contact>,
+    /// Why the link is suspended or cut, for the people on the other side; at most 256 characters are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Why declaration bytes were refused.

@@ -265,8 +265,8 @@ impl Snapshot {
         Digest::of(&self.to_bytes())
     }
 
-    /// What we tell the peer about this link.
-    pub fn declaration(&self) -> Declaration {
+    /// What we tell the peer about this link; `note` says why it is suspended or cut.
+    pub fn declaration(&self, note: Option<String>) -> Declaration {
         let service = |name: &String, data_class| DeclaredService { name: name.clone(), data_class };
         Declaration {
             versions: (1, 1),
@@ -275,6 +275,7 @@ impl Snapshot {
             exports: self.exports.iter().map(|e| service(&e.name, e.data_class)).collect(),
             imports: self.imports.iter().map(|i| service(&i.name, i.data_class)).collect(),
             contacts: self.contacts.clone(),
+            note,
         }
     }
 
