@@ -1,1 +1,16 @@
 //! Roots, issuing, pins, root transitions and the peer verifier. No Kubernetes, no sockets.
+
+pub mod certificate;
+pub mod issue;
+pub mod key;
+pub mod lifetimes;
+pub mod refusal;
+pub mod transitions;
+pub mod verify;
+
+pub use certificate::fingerprint_of;
+pub use issue::{Intermediate, Leaf, Root};
+pub use key::PrivateKey;
+pub use refusal::Refusal;
+pub use transitions::Transitions;
+pub use verify::{PeerTrust, VerifiedPeer, verify};
