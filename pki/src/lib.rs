@@ -5,6 +5,7 @@ pub mod issue;
 pub mod key;
 pub mod lifetimes;
 pub mod refusal;
+pub mod tls;
 pub mod transitions;
 pub mod verify;
 

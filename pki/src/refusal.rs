@@ -227,6 +227,11 @@ pub(crate) fn timestamp(time: UnixTime) -> Timestamp {
     i64::try_from(time.as_secs()).ok().and_then(|s| Timestamp::from_second(s).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// The other way round; before 1970 is 1970.
+pub(crate) fn unix_time(time: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(time.as_second()).unwrap_or(0)))
+}
+
 fn wrong_root(presented: Option<&Fingerprint>, claimed: Option<&TrustDomain>) -> String {
     let who = claimed.map_or_else(String::new, |domain| format!(" and claims to be {domain}"));
     match presented {

@@ -2,14 +2,14 @@
 //! Pure; reads no clock. Every byte it is given may come from an attacker.
 
 use jiff::Timestamp;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use securelink_id::{Fingerprint, SpiffeId, TrustDomain};
 use x509_parser::extensions::GeneralName;
 
 use crate::certificate::{
     MAX_CA_CERTIFICATE, MAX_LEAF_CERTIFICATE, MAX_PRESENTED, MAX_PRESENTED_BYTES, Parsed, sha256,
 };
-use crate::refusal::{Refusal, Which};
+use crate::refusal::{Refusal, Which, unix_time};
 
 /// Most root transitions between a pinned key and the newest root (product, "Trust in two lines").
 pub const MAX_HOPS: usize = 32;
@@ -209,18 +209,16 @@ fn is_p256(leaf: &Parsed<'_>) -> bool {
 /// intermediates. `None`: the path does not lead to that root.
 fn check_path(presented: &[CertificateDer<'_>], place: usize, now: Timestamp) -> Result<Option<()>, Refusal> {
     let refuse = |error: &webpki::Error| Refusal::from_webpki(error);
-    let anchor = webpki::anchor_from_trusted_cert(&presented[place + 1]).map_err(|_| Refusal::Malformed)?;
+    let anchors = [webpki::anchor_from_trusted_cert(&presented[place + 1]).map_err(|_| Refusal::Malformed)?];
     let leaf = match webpki::EndEntityCert::try_from(&presented[0]) {
         Ok(leaf) => leaf,
         Err(error) => return Err(refuse(&error).unwrap_or(Refusal::Malformed)),
     };
-    let seconds = u64::try_from(now.as_second()).unwrap_or(0);
-    let time = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
     let verdict = leaf.verify_for_usage(
         webpki::ALL_VERIFICATION_ALGS,
-        &[anchor],
+        &anchors,
         &presented[1..=place],
-        time,
+        unix_time(now),
         ClientAndServer,
         None,
         None,
