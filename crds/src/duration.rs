@@ -62,9 +62,8 @@ impl From<Duration> for LinkDuration {
     /// Whole seconds in the shortest form: `1h30m`.
     fn from(duration: Duration) -> Self {
         let total = duration.as_secs();
-        let parts = [(total / 3600, 'h'), (total / 60 % 60, 'm'), (total % 60, 's')];
-        let text: String =
-            parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+        let part = |count: u64, unit: char| if count > 0 { format!("{count}{unit}") } else { String::new() };
+        let text = part(total / 3600, 'h') + &part(total / 60 % 60, 'm') + &part(total % 60, 's');
         Self(if text.is_empty() { "0s".to_owned() } else { text })
     }
 }

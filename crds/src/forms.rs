@@ -101,7 +101,7 @@ const CIDR: Form = Form {
 
 /// User information would be a secret in a public file (contracts 8).
 const PROXY: Form = Form {
-    rule: "self.matches('^http://([a-z0-9]([-a-z0-9.]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?/?$')",
+    rule: "self.matches('^http://([a-z0-9]([-a-z0-9.]*[a-z0-9])?|\\\\[[0-9a-f:.]+\\\\])(:[0-9]{1,5})?/?$')",
     message: "is not the URL of a proxy; write http://HOST:PORT in lower case, without user name, password, path or https",
     max: 280,
     example: "http://proxy.corp.example:3128",

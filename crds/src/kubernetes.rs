@@ -120,7 +120,7 @@ pub(crate) fn resources(_: &mut SchemaGenerator) -> Schema {
                 "x-kubernetes-int-or-string": true,
                 "maxLength": 32,
                 "x-kubernetes-validations": [{
-                    "rule": "type(self) == int ? self >= 0 : isQuantity(self) && !quantity(self).isLessThan(quantity('0'))",
+                    "rule": "isQuantity(string(self)) && !quantity(string(self)).isLessThan(quantity('0'))",
                     "message": "is not a quantity; write one such as 500m or 256Mi",
                 }],
             },

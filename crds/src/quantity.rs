@@ -73,7 +73,7 @@ impl ByteRate {
 impl From<u64> for ByteRate {
     /// With the largest binary suffix that loses nothing.
     fn from(bytes: u64) -> Self {
-        let exact = SUFFIXES[..4].iter().rev().find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+        let exact = SUFFIXES[..4].iter().rev().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
         Self::Text(exact.map_or_else(|| bytes.to_string(), |(suffix, unit)| format!("{}{suffix}", bytes / unit)))
     }
 }
@@ -103,13 +103,13 @@ impl JsonSchema for ByteRate {
             "example": "100Mi",
             "x-kubernetes-validations": [
                 {
-                    "rule": "type(self) == int || self.matches('^[0-9]+([kMGT]|[KMGT]i)?$')",
+                    "rule": "string(self).matches('^[0-9]+([kMGT]|[KMGT]i)?$')",
                     "message": "is not a byte rate; write a whole number with Ki, Mi, Gi, Ti, k, M, G or T, such as 100Mi",
                 },
                 {
-                    "rule": "type(self) == int ? self >= 1000 && self <= 1099511627776 : \
-                             !self.matches('^[0-9]+([kMGT]|[KMGT]i)?$') || \
-                             (quantity(self).compareTo(quantity('1k')) >= 0 && quantity(self).compareTo(quantity('1Ti')) <= 0)",
+                    "rule": "!string(self).matches('^[0-9]+([kMGT]|[KMGT]i)?$') || \
+                             (quantity(string(self)).compareTo(quantity('1k')) >= 0 && \
+                             quantity(string(self)).compareTo(quantity('1Ti')) <= 0)",
                     "message": "is out of bounds; write a byte rate from 1k to 1Ti",
                 },
             ],
