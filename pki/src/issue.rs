@@ -303,12 +303,18 @@ impl Leaf {
 /// A certificate request (PEM, PKCS#10) for a leaf by somebody else's issuer.
 pub fn leaf_request(key: &PrivateKey, identity: &SpiffeId, dns: &[&str]) -> Result<String, IssueError> {
     let unused = Validity { not_before: Timestamp::UNIX_EPOCH, not_after: Timestamp::UNIX_EPOCH };
-    let request = leaf_params(identity, dns, unused)?;
+    let mut request = leaf_params(identity, dns, unused)?;
+    request.serial_number = None; // what only an issuer can say
+    request.use_authority_key_identifier_extension = false;
     let request = request.serialize_request(key.pair()).and_then(|request| request.pem());
     request.map_err(|_| IssueError::Build("the certificate request"))
 }
 
-fn root_params(domain: &TrustDomain, key: &PrivateKey, validity: Validity) -> Result<CertificateParams, IssueError> {
+pub(crate) fn root_params(
+    domain: &TrustDomain,
+    key: &PrivateKey,
+    validity: Validity,
+) -> Result<CertificateParams, IssueError> {
     let mut params = params(&format!("SecureLink root {}", short_name(key)), validity)?;
     params.distinguished_name.push(DnType::OrganizationName, domain.as_str());
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -5,6 +5,8 @@ pub mod issue;
 pub mod key;
 pub mod lifetimes;
 pub mod refusal;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 pub mod transitions;
 pub mod verify;
