@@ -97,7 +97,7 @@ impl JsonSchema for LinkDuration {
                 },
                 {
                     "rule": "!self.matches('^([0-9]+h)?([0-9]+m)?([0-9]+s)?$') || \
-                             (self.matches('^([0-9]{1,4}h)?([0-9]{1,6}m)?([0-9]{1,8}s)?$') && \
+                             (self.matches('^(0*[0-9]{1,4}h)?(0*[0-9]{1,6}m)?(0*[0-9]{1,8}s)?$') && \
                              duration(self) >= duration('5s') && duration(self) <= duration('8760h'))",
                     "message": "is out of bounds; write a duration from 5s to 8760h (a year)",
                 },

@@ -113,3 +113,22 @@ fn every_rule_compiles_and_fits_the_cost_an_api_server_grants() {
         });
     }
 }
+
+#[test]
+fn no_rule_reads_a_field_by_a_word_that_cel_reserves() {
+    // An API server refuses such a definition; the field is written `__namespace__` (CEL language definition, RESERVED).
+    let reserved =
+        ["as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let"];
+    let reserved =
+        reserved.into_iter().chain(["loop", "namespace", "null", "package", "return", "true", "var", "void"]);
+    let reserved: Vec<String> = reserved.chain(["while"]).map(|word| format!(".{word}")).collect();
+    for definition in definitions() {
+        walk(&schema(&definition), &definition.spec.names.kind, &mut |node, path| {
+            for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+                let rule = rule["rule"].as_str().unwrap();
+                let mut words = rule.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '_'));
+                assert!(!words.any(|word| reserved.iter().any(|bad| word.ends_with(bad))), "{path}: {rule}");
+            }
+        });
+    }
+}

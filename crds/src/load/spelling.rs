@@ -21,19 +21,21 @@ fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     (best.0 <= 1 + best.1.len() / 5).then_some(best.1)
 }
 
-/// Levenshtein's distance.
+/// Levenshtein's distance, with two neighbours swapped counted as one edit.
 fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+            let replaced = rows[i][j] + usize::from(x != y);
+            let swap = i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y;
+            let swapped = if swap { rows[i - 1][j - 1] + 1 } else { usize::MAX };
+            row.push(replaced.min(rows[i][j + 1] + 1).min(row[j] + 1).min(swapped));
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ mod tests {
         let known = ["fingerprints", "endpoints", "trustDomain"];
         assert_eq!(remedy("fingerprint", known.into_iter()), "did you mean `fingerprints`?");
         assert_eq!(remedy("trustdomain", known.into_iter()), "did you mean `trustDomain`?");
+        assert_eq!(remedy("sepc", ["kind", "spec"].into_iter()), "did you mean `spec`?");
         assert_eq!(remedy("trsutDomain", known.into_iter()), "did you mean `trustDomain`?");
         assert_eq!(
             remedy("password", known.into_iter()),

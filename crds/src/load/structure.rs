@@ -90,8 +90,10 @@ impl Findings {
     }
 
     fn missing(&mut self, name: &str, schema: &Value, path: &str) {
-        let about = schema["description"].as_str().unwrap_or_default().lines().next().unwrap_or_default();
-        let example = schema["example"].as_str().map(|example| format!(", such as {example}")).unwrap_or_default();
+        let about = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
+        let about = about.split_inclusive(". ").next().unwrap_or_default().trim_end();
+        let example = schema["example"].as_str().or(schema["items"]["example"].as_str());
+        let example = example.map(|example| format!(", such as {example}")).unwrap_or_default();
         self.push(&join(path, name), format!("is required: {about}"), format!("set it{example}"));
     }
 

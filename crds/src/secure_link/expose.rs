@@ -20,7 +20,7 @@ use crate::{forms, kubernetes};
         .message("type ClusterIP has no external traffic; remove externalTrafficPolicy"),
     validation = Rule::new("!has(self.allowedSources) || size(self.allowedSources) == 0 || \
         (self.type != 'ClusterIP' && has(self.externalTrafficPolicy) && self.externalTrafficPolicy == 'Local')")
-        .message("allowedSources needs the callers' own addresses, which only externalTrafficPolicy: Local on LoadBalancer or NodePort preserves; set it or remove allowedSources")
+        .message("allowedSources needs the callers' own addresses; set externalTrafficPolicy: Local on type LoadBalancer or NodePort, or remove allowedSources")
 )]
 pub struct Expose {
     /// Kind of the Service: LoadBalancer, NodePort, or ClusterIP behind a gateway that passes TLS through by name.

@@ -33,7 +33,7 @@ pub struct Export {
 #[x_kube(
     validation = Rule::new("has(self.service) != has(self.host)")
         .message("a target is a Service or a host; set exactly one of service and host"),
-    validation = Rule::new("!has(self.namespace) || has(self.service)")
+    validation = Rule::new("!has(self.__namespace__) || has(self.service)")
         .message("a host has no namespace; remove namespace, or set service instead of host")
 )]
 pub struct ExportTarget {
