@@ -1,24 +1,17 @@
-//! Roots, intermediates and leaves: generated, issued, read and written as PEM. Reads no clock, writes no file.
+//! Roots and intermediates: generated, issued, read and written as PEM. Reads no clock, writes no file.
 
 use jiff::Timestamp;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType,
-    SerialNumber,
-};
 use rustls_pki_types::CertificateDer;
 use securelink_id::{Fingerprint, SpiffeId, TrustDomain};
-use x509_parser::extensions::GeneralName;
 
 use crate::certificate::{
     CertificateError, MAX_ISSUER_CHAIN, Parsed, certificates_from_pem, certificates_to_pem, earliest_end, sha256,
 };
 use crate::key::{KeyError, PrivateKey};
+use crate::leaf::Leaf;
 use crate::lifetimes::{Role, Schedule, Validity};
 use crate::refusal::Refusal;
-use crate::verify::{PeerTrust, VerifiedPeer, verify};
-
-/// Most octets of a serial number (RFC 5280 section 4.1.2.2).
-const SERIAL_OCTETS: usize = 20;
+use crate::template;
 
 /// Why something could not be issued or loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +62,7 @@ impl Root {
     pub fn generate(trust_domain: &TrustDomain, now: Timestamp) -> Result<Self, IssueError> {
         let schedule = schedule(Role::Root, now, Timestamp::MAX)?;
         let key = PrivateKey::generate_p384()?;
-        let params = root_params(trust_domain, &key, schedule.validity)?;
+        let params = template::root(trust_domain, &key, schedule.validity)?;
         let certificate = params.self_signed(key.pair()).map_err(|_| IssueError::Build("the root"))?;
         Self::assemble(key, certificate.into())
     }
@@ -94,11 +87,8 @@ impl Root {
     pub fn issue_intermediate(&self, now: Timestamp) -> Result<Intermediate, IssueError> {
         let schedule = schedule(Role::Intermediate, now, self.validity.not_after)?;
         let key = PrivateKey::generate_p384()?;
-        let mut params = params(&format!("SecureLink intermediate {}", short_name(&key)), schedule.validity)?;
-        params.distinguished_name.push(DnType::OrganizationName, self.trust_domain.as_str());
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let certificate = sign(&params, key.pair(), &self.certificate, &self.key, "the intermediate")?;
+        let params = template::intermediate(&self.trust_domain, &key, schedule.validity)?;
+        let certificate = template::sign(&params, key.pair(), &self.certificate, &self.key, "the intermediate")?;
         Intermediate::assemble(key, vec![certificate, self.certificate.clone()])
     }
 
@@ -107,8 +97,8 @@ impl Root {
     pub(crate) fn sign_next(&self, next: &Self, now: Timestamp) -> Result<CertificateDer<'static>, IssueError> {
         let mut validity = schedule(Role::Root, now, self.validity.not_after)?.validity;
         validity.not_after = self.validity.not_after.min(next.validity.not_after);
-        let params = root_params(&next.trust_domain, &next.key, validity)?;
-        sign(&params, next.key.pair(), &self.certificate, &self.key, "the root transition")
+        let params = template::root(&next.trust_domain, &next.key, validity)?;
+        template::sign(&params, next.key.pair(), &self.certificate, &self.key, "the root transition")
     }
 
     /// The private key, for its owner to store.
@@ -171,9 +161,9 @@ impl Intermediate {
     pub fn issue_leaf(&self, identity: &SpiffeId, dns: &[&str], now: Timestamp) -> Result<Leaf, IssueError> {
         let schedule = schedule(Role::Leaf, now, self.end)?;
         let key = PrivateKey::generate_p256()?;
-        let params = leaf_params(identity, dns, schedule.validity)?;
+        let params = template::leaf(identity, dns, schedule.validity)?;
         let issuer = self.chain.first().ok_or(CertificateError::NoPem)?;
-        let certificate = sign(&params, key.pair(), issuer, &self.key, "the leaf")?;
+        let certificate = template::sign(&params, key.pair(), issuer, &self.key, "the leaf")?;
         let chain = std::iter::once(certificate).chain(self.chain.iter().cloned()).collect();
         Leaf::assemble(key, chain)
     }
@@ -209,181 +199,8 @@ impl Intermediate {
     }
 }
 
-/// A relay's own key and certificate, with the chain up to the root.
-#[derive(Debug)]
-pub struct Leaf {
-    key: PrivateKey,
-    chain: Vec<CertificateDer<'static>>,
-    identity: SpiffeId,
-    dns: Vec<String>,
-    validity: Validity,
-    serial: Vec<u8>,
-    root: Fingerprint,
-}
-
-impl Leaf {
-    /// From the PEM of its key and of its chain: leaf, intermediates, self-signed root. Whether it is any good now is
-    /// told by [`Leaf::check`].
-    pub fn from_pem(key: &str, chain: &str) -> Result<Self, IssueError> {
-        Self::assemble(PrivateKey::from_pem(key)?, certificates_from_pem(chain, MAX_ISSUER_CHAIN + 1)?)
-    }
-
-    pub(crate) fn assemble(key: PrivateKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, IssueError> {
-        let root = root_of(&chain)?;
-        let parsed = Parsed::new(chain.first().ok_or(CertificateError::NoPem)?)?;
-        if parsed.public_key() != key.public_key() {
-            return Err(IssueError::KeyMismatch);
-        }
-        let identity = crate::verify::identity_of(&parsed).map_err(IssueError::NoIdentity)?;
-        let dns = parsed.names()?.iter().filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            _ => None,
-        });
-        let (dns, validity, serial) = (dns.collect(), parsed.validity(), parsed.x509.raw_serial().to_vec());
-        Ok(Self { key, chain, identity, dns, validity, serial, root })
-    }
-
-    /// Judges it as the peer will at `now`: an issuer that returned something unusable is found here, not there.
-    pub fn check(&self, now: Timestamp) -> Result<VerifiedPeer, Refusal> {
-        let trust = PeerTrust {
-            own: self.identity.audience().clone(),
-            peer: self.identity.owner().clone(),
-            pins: vec![self.root],
-        };
-        verify(&self.chain, &trust, now)
-    }
-
-    /// The private key.
-    pub fn key(&self) -> &PrivateKey {
-        &self.key
-    }
-
-    /// Leaf, intermediates, root.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
-    }
-
-    /// The chain as PEM.
-    pub fn chain_pem(&self) -> String {
-        certificates_to_pem(&self.chain)
-    }
-
-    /// Whose relay it is, and for whom.
-    pub fn identity(&self) -> &SpiffeId {
-        &self.identity
-    }
-
-    /// Its DNS names.
-    pub fn dns_names(&self) -> &[String] {
-        &self.dns
-    }
-
-    /// Its dates.
-    pub fn validity(&self) -> Validity {
-        self.validity
-    }
-
-    /// Serial number, big-endian.
-    pub fn serial(&self) -> &[u8] {
-        &self.serial
-    }
-
-    /// Fingerprint of the root it chains to.
-    pub fn root(&self) -> Fingerprint {
-        self.root
-    }
-
-    /// The end of its issuers, if that is what cut its lifetime short.
-    pub fn clipped_to(&self) -> Option<Timestamp> {
-        let end = earliest_end(self.chain.get(1..)?).ok()?;
-        (end <= self.validity.not_after).then_some(end)
-    }
-}
-
-/// A certificate request (PEM, PKCS#10) for a leaf by somebody else's issuer.
-pub fn leaf_request(key: &PrivateKey, identity: &SpiffeId, dns: &[&str]) -> Result<String, IssueError> {
-    let unused = Validity { not_before: Timestamp::UNIX_EPOCH, not_after: Timestamp::UNIX_EPOCH };
-    let mut request = leaf_params(identity, dns, unused)?;
-    request.serial_number = None; // what only an issuer can say
-    request.use_authority_key_identifier_extension = false;
-    let request = request.serialize_request(key.pair()).and_then(|request| request.pem());
-    request.map_err(|_| IssueError::Build("the certificate request"))
-}
-
-pub(crate) fn root_params(
-    domain: &TrustDomain,
-    key: &PrivateKey,
-    validity: Validity,
-) -> Result<CertificateParams, IssueError> {
-    let mut params = params(&format!("SecureLink root {}", short_name(key)), validity)?;
-    params.distinguished_name.push(DnType::OrganizationName, domain.as_str());
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.subject_alt_names = vec![uri(&format!("spiffe://{domain}"))?];
-    Ok(params)
-}
-
-fn leaf_params(identity: &SpiffeId, dns: &[&str], validity: Validity) -> Result<CertificateParams, IssueError> {
-    let mut params = params("SecureLink relay", validity)?;
-    params.distinguished_name.push(DnType::OrganizationName, identity.owner().as_str());
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.subject_alt_names.push(uri(&identity.to_string())?);
-    for name in dns {
-        let name = (*name).try_into().map_err(|_| IssueError::DnsName((*name).to_owned()))?;
-        params.subject_alt_names.push(SanType::DnsName(name));
-    }
-    Ok(params)
-}
-
-fn uri(text: &str) -> Result<SanType, IssueError> {
-    text.try_into().map(SanType::URI).map_err(|_| IssueError::Build("a URI name"))
-}
-
-/// A subject, dates and a random serial number; the rest is the caller's.
-pub(crate) fn params(common_name: &str, validity: Validity) -> Result<CertificateParams, IssueError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    let time = |at: Timestamp| {
-        let seconds = u64::try_from(at.as_second()).unwrap_or(0);
-        rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(seconds)
-    };
-    params.not_before = time(validity.not_before);
-    params.not_after = time(validity.not_after);
-    params.serial_number = Some(serial()?);
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
-}
-
-/// 158 random bits: positive, of one length, far above the 64 bits certificate forums ask for.
-fn serial() -> Result<SerialNumber, IssueError> {
-    let mut octets = [0; SERIAL_OCTETS];
-    aws_lc_rs::rand::fill(&mut octets).map_err(|_| IssueError::Build("a serial number"))?;
-    octets[0] = octets[0] & 0x7f | 0x40;
-    Ok(SerialNumber::from_slice(&octets))
-}
-
-fn sign(
-    params: &CertificateParams,
-    subject: &rcgen::KeyPair,
-    issuer: &CertificateDer<'_>,
-    issuer_key: &PrivateKey,
-    what: &'static str,
-) -> Result<CertificateDer<'static>, IssueError> {
-    let issuer = Issuer::from_ca_cert_der(issuer, issuer_key.pair()).map_err(|_| IssueError::Build(what))?;
-    params.signed_by(subject, &issuer).map(Into::into).map_err(|_| IssueError::Build(what))
-}
-
 fn schedule(role: Role, now: Timestamp, end: Timestamp) -> Result<Schedule, IssueError> {
     Schedule::new(role, now, end, 0.0).ok_or(IssueError::IssuerExpired(end))
-}
-
-/// The first eight digits of a key's fingerprint: makes each authority's name its own, as path building wants.
-fn short_name(key: &PrivateKey) -> String {
-    let fingerprint = Fingerprint::from_sha256(sha256(&key.public_key())).to_string();
-    fingerprint.chars().skip("sha256:".len()).take(8).collect()
 }
 
 fn authority<'a>(key: &PrivateKey, certificate: &'a CertificateDer<'_>) -> Result<Parsed<'a>, IssueError> {
@@ -395,7 +212,7 @@ fn authority<'a>(key: &PrivateKey, certificate: &'a CertificateDer<'_>) -> Resul
 }
 
 /// Fingerprint of the self-signed certificate that ends a chain.
-fn root_of(chain: &[CertificateDer<'_>]) -> Result<Fingerprint, IssueError> {
+pub(crate) fn root_of(chain: &[CertificateDer<'_>]) -> Result<Fingerprint, IssueError> {
     let root = Parsed::new(chain.last().ok_or(CertificateError::NoPem)?)?;
     if root.is_self_issued() { Ok(root.fingerprint()) } else { Err(IssueError::NoRoot) }
 }

@@ -3,8 +3,10 @@
 pub mod certificate;
 pub mod issue;
 pub mod key;
+pub mod leaf;
 pub mod lifetimes;
 pub mod refusal;
+mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
@@ -12,8 +14,9 @@ pub mod transitions;
 pub mod verify;
 
 pub use certificate::fingerprint_of;
-pub use issue::{Intermediate, Leaf, Root};
+pub use issue::{Intermediate, Root};
 pub use key::PrivateKey;
+pub use leaf::Leaf;
 pub use refusal::Refusal;
 pub use transitions::Transitions;
 pub use verify::{PeerTrust, VerifiedPeer, verify};

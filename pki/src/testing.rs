@@ -8,9 +8,11 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use securelink_id::{Fingerprint, SpiffeId, TrustDomain};
 
-use crate::issue::{Intermediate, Leaf, Root, params};
+use crate::issue::{Intermediate, Root};
 use crate::key::PrivateKey;
+use crate::leaf::Leaf;
 use crate::lifetimes::{BACKDATE, Validity};
+use crate::template;
 use crate::transitions::Transitions;
 use crate::verify::PeerTrust;
 
@@ -139,7 +141,7 @@ impl LeafForge {
         issuer_key: &PrivateKey,
     ) -> CertificateDer<'static> {
         let validity = Validity { not_before: self.not_before, not_after: self.not_after };
-        let mut params = params("forged", validity).expect("parameters");
+        let mut params = template::params("forged", validity).expect("parameters");
         let ia5 = |text: &String| text.as_str().try_into().expect("an ASCII name");
         params.subject_alt_names = self.uris.iter().map(|uri| SanType::URI(ia5(uri))).collect();
         params.subject_alt_names.extend(self.dns.iter().map(|name| SanType::DnsName(ia5(name))));
@@ -202,8 +204,7 @@ impl<'a> CrossForge<'a> {
     /// The certificate.
     pub fn sign(&self) -> CertificateDer<'static> {
         let validity = Validity { not_before: now() - BACKDATE, not_after: self.not_after };
-        let mut params =
-            crate::issue::root_params(self.next.trust_domain(), self.next.key(), validity).expect("a root");
+        let mut params = template::root(self.next.trust_domain(), self.next.key(), validity).expect("a root");
         params.subject_alt_names = vec![SanType::URI(self.uri.as_str().try_into().expect("an ASCII name"))];
         if !self.ca {
             params.is_ca = IsCa::ExplicitNoCa;

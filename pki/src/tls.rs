@@ -20,8 +20,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use securelink_id::Fingerprint;
 use zeroize::Zeroize as _;
 
-use crate::issue::Leaf;
 use crate::key::KeyError;
+use crate::leaf::Leaf;
 use crate::refusal::{Alert, Refusal, Which, timestamp, unix_time};
 use crate::transitions::Transitions;
 use crate::verify::{PeerTrust, VerifiedPeer, verify};

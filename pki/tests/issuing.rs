@@ -1,12 +1,15 @@
 //! What is issued, when it ends, and what is refused when it is read back (promise P6; F36, F37, F38, F40, F41, I5).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use aws_lc_rs::encoding::{AsDer as _, EcPrivateKeyRfc5915Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use securelink_id::{SpiffeId, TrustDomain};
 use securelink_pki::certificate::{CertificateError, certificates_from_pem};
-use securelink_pki::issue::{IssueError, leaf_request};
+use securelink_pki::issue::IssueError;
 use securelink_pki::key::{KeyError, MAX_KEY_PEM, sign_with_leaf, verify_leaf_signature};
+use securelink_pki::leaf::leaf_request;
 use securelink_pki::lifetimes::{BACKDATE, MARGIN, Role, SURVIVAL, Schedule, Validity, renew_at};
 use securelink_pki::refusal::Refusal;
 use securelink_pki::testing::{LeafForge, Organization, now};
@@ -237,6 +240,31 @@ fn a_request_carries_the_identity_and_not_the_key() {
     let parsed = rcgen::CertificateSigningRequestParams::from_pem(&request).unwrap();
     let uri = rcgen::SanType::URI(identity.to_string().as_str().try_into().unwrap());
     assert!(parsed.params.subject_alt_names.contains(&uri));
+}
+
+#[test]
+fn keys_are_read_from_sec1_and_pkcs1_and_written_as_pkcs8() {
+    let block = |label: &str, der: &[u8]| pem::encode(&pem::Pem::new(label, der));
+    let same = |text: &str, public: Vec<u8>| {
+        let key = PrivateKey::from_pem(text).unwrap();
+        assert_eq!(key.public_key(), public);
+        assert_eq!(PrivateKey::from_pem(&key.to_pem()).unwrap().public_key(), public);
+    };
+    for key in [PrivateKey::generate_p256().unwrap(), PrivateKey::generate_p384().unwrap()] {
+        let pkcs8 = pem::parse(key.to_pem().as_bytes()).unwrap();
+        let algorithm = if pkcs8.contents().len() < 160 {
+            &ECDSA_P256_SHA256_ASN1_SIGNING
+        } else {
+            &ECDSA_P384_SHA384_ASN1_SIGNING
+        };
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.contents()).unwrap();
+        let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+        same(&block("EC PRIVATE KEY", sec1.as_ref()), key.public_key());
+    }
+    let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let pkcs8 = rsa.serialized_der();
+    let public = PrivateKey::from_pem(&rsa.serialize_pem()).unwrap().public_key();
+    same(&block("RSA PRIVATE KEY", &pkcs8[26..]), public); // 26: the PKCS#8 wrapping of a 2048-bit key
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Every reason for which a peer is refused (promise P2; faults F42, F43, F48, F51, F74).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::LazyLock;
+
 use jiff::SignedDuration;
+use proptest::prelude::*;
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 use securelink_id::TrustDomain;
@@ -322,6 +325,46 @@ fn a_damaged_signature_is_refused_wherever_it_is() {
         *der.last_mut().unwrap() ^= 1;
         presented[damaged] = der.into();
         assert_eq!(link.refusal(&presented), Refusal::BadSignature, "certificate {damaged}");
+    }
+}
+
+#[test]
+fn a_signature_algorithm_that_is_not_accepted_is_refused() {
+    // ecdsa-with-SHA384 becomes ecdsa-with-SHA224, inside and outside the signed part.
+    let (accepted, weak) = ([0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3], [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 1]);
+    let link = Link::new();
+    let mut presented = link.europol.presents_to(&link.interpol.domain);
+    let mut der = presented[0].to_vec();
+    for at in 0..der.len() - accepted.len() {
+        if der[at..].starts_with(&accepted) {
+            der[at..at + weak.len()].copy_from_slice(&weak);
+        }
+    }
+    presented[0] = der.into();
+    assert_eq!(link.refusal(&presented), Refusal::WrongKeyType);
+}
+
+proptest! {
+    #[test]
+    fn no_byte_of_a_chain_can_be_changed(place in 0..3_usize, at in any::<proptest::sample::Index>(), by in 1..=255_u8) {
+        static CHAIN: LazyLock<(Link, Vec<CertificateDer<'static>>)> = LazyLock::new(|| {
+            let link = Link::new();
+            let presented = link.europol.presents_to(&link.interpol.domain);
+            (link, presented)
+        });
+        let (link, mut presented) = (&CHAIN.0, CHAIN.1.clone());
+        let mut der = presented[place].to_vec();
+        let at = at.index(der.len());
+        der[at] ^= by;
+        presented[place] = der.into();
+        prop_assert!(verify(&presented, &link.trust(), now()).is_err());
+    }
+
+    #[test]
+    fn random_bytes_are_refused_without_a_panic(chain in proptest::collection::vec(any::<Vec<u8>>(), 0..6)) {
+        let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
+        let trust = PeerTrust { own: domain("a.example"), peer: domain("b.example"), pins: vec![] };
+        prop_assert!(verify(&chain, &trust, now()).is_err());
     }
 }
 
