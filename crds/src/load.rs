@@ -7,6 +7,7 @@
 
 mod documents;
 mod judge;
+mod lines;
 mod problem;
 mod spelling;
 mod structure;
@@ -122,7 +123,7 @@ impl Reader<'_> {
                 let message = "is declared twice";
                 self.report(Some(&id), Problem::new("metadata.name", message, "keep one of the two documents"));
             }
-            Header::Ours(id) => self.keep(id, value, old),
+            Header::Ours(id) => self.keep(id, value, old, document),
             Header::Foreign(what) => {
                 let note = format!(
                     "{}, document {}: {what} is not a kind of {GROUP}; passed over",
@@ -137,13 +138,21 @@ impl Reader<'_> {
         }
     }
 
-    fn keep(&mut self, id: ObjectId, value: Value, old: &impl Fn(&ObjectId) -> Option<Value>) {
+    fn keep(
+        &mut self,
+        id: ObjectId,
+        value: Value,
+        old: &impl Fn(&ObjectId) -> Option<Value>,
+        document: &documents::Document<'_>,
+    ) {
         self.seen.insert(id.clone());
         match judge(&value, old(&id).as_ref()) {
             Ok(object) => self.loaded.objects.push(object),
             Err(problems) => {
+                let lines = document.lines();
                 for problem in problems {
-                    self.report(Some(&id), problem);
+                    let line = lines.find(&problem.field).map(|line| document.line(line));
+                    self.report(Some(&id), Problem { line, ..problem });
                 }
                 self.loaded.invalid.push(Salvaged { id, value });
             }

@@ -160,6 +160,22 @@ fn a_flood_of_mistakes_yields_a_page_and_no_more() {
 }
 
 #[test]
+fn a_problem_names_the_line_of_the_file_its_field_stands_on() {
+    let link = LINK.replace("europol.example\n", "Europol\n") + "  exports:\n  - name: _a\n    target: {port: 1}\n";
+    let text = format!("# first\n{}---\n{link}", cut("a"));
+    let problems = load(&one(&text)).problems;
+    for (field, said) in [
+        ("spec.peer.trustDomain", "    trustDomain: Europol"),
+        ("spec.exports[0].name", "  - name: _a"),
+        ("spec.exports[0].dataClass", "  - name: _a"),
+    ] {
+        let problem = problems.iter().find(|problem| problem.field == field).expect(field);
+        let number = usize::try_from(problem.line.unwrap()).unwrap();
+        assert_eq!(text.lines().nth(number - 1), Some(said), "{problem}");
+    }
+}
+
+#[test]
 fn a_problem_is_a_flat_object_for_programs() {
     let loaded = load(&one(&LINK.replace("port: 443", "port: 0")));
     let json = serde_json::to_value(&loaded.problems[0]).unwrap();
@@ -168,6 +184,7 @@ fn a_problem_is_a_flat_object_for_programs() {
         serde_json::json!({
             "source": "a.yaml",
             "document": 1,
+            "line": 9,
             "object": {"kind": "SecureLink", "namespace": "default", "name": "europol"},
             "field": "spec.peer.endpoints[0].port",
             "message": "0 is out of bounds",

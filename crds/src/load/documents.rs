@@ -3,6 +3,8 @@
 use serde_json::Value;
 use serde_saphyr::{budget, options};
 
+use super::lines::Lines;
+
 /// Longest file that is read, in bytes: as much as an object may have in a cluster's store.
 const MAX_FILE: usize = 1 << 20;
 /// Most documents in one file.
@@ -73,6 +75,16 @@ impl Document<'_> {
         self.text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "...")
     }
 
+    /// Where its fields stand. Only for a document that has been parsed.
+    pub(super) fn lines(&self) -> Lines {
+        Lines::of(self.text)
+    }
+
+    /// The line of the file that is line `line` of this document, both from 1.
+    pub(super) fn line(&self, line: u64) -> u64 {
+        self.start + line
+    }
+
     /// Parses it under a budget that stops documents which grow by their aliases.
     pub(super) fn parse(&self) -> Result<Value, DocumentError> {
         let budget = budget! {
@@ -86,7 +98,7 @@ impl Document<'_> {
         let mut options = options! { budget: budget };
         options.alias_limits.max_total_replayed_events = MAX_NODES;
         serde_saphyr::from_str_with_options(self.text, options).map_err(|error| {
-            let line = error.location().map(|at| at.line()).filter(|line| *line > 0).map(|line| self.start + line);
+            let line = error.location().map(|at| at.line()).filter(|line| *line > 0).map(|line| self.line(line));
             let text = error.without_snippet().to_string();
             let message = text.lines().next().unwrap_or_default().replace(';', ",");
             DocumentError::Yaml { line, message: message.escape_debug().to_string() }

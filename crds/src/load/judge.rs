@@ -65,7 +65,8 @@ pub fn judge(value: &Value, old: Option<&Value>) -> Result<Object, Vec<Problem>>
     let mut findings = Findings::default();
     check_metadata(&mut findings, &value["metadata"]);
     findings.check(&judge.schema, &value, "");
-    if !findings.oversize {
+    // A walk that was broken off may have missed what is oversize.
+    if !findings.oversize && findings.problems.len() < MAX_PROBLEMS {
         let old = old.map(|old| judge.prepare(old));
         let sound = findings.problems.is_empty();
         findings.problems.extend(judge.broken_rules(&value, old.as_ref(), sound));
@@ -105,9 +106,14 @@ impl Judge {
 }
 
 fn explain(found: Option<&Value>, error: &ValidationError) -> Problem {
-    let field = error.field_path.trim_start_matches('.');
+    // Keys of maps are in the path: they are a person's text.
+    let field = error.field_path.trim_start_matches('.').escape_debug().to_string();
     if error.kind != ErrorKind::ValidationFailure {
-        return Problem::new(field, format!("could not be judged: {}", error.message), "mend the other fields first");
+        return Problem::new(
+            field,
+            format!("could not be judged: {}", error.message.escape_debug()),
+            "mend the other fields first",
+        );
     }
     let problem = Problem::of(&error.message);
     // Messages that begin with a verb speak of the value they stand at.
@@ -117,7 +123,7 @@ fn explain(found: Option<&Value>, error: &ValidationError) -> Problem {
         Some(Value::Number(number)) if verb => format!("{number} {}", problem.message),
         _ => problem.message,
     };
-    Problem { field: field.to_owned(), message, remedy: problem.remedy, ..Problem::default() }
+    Problem { field, message, remedy: problem.remedy, ..Problem::default() }
 }
 
 /// The value at a path such as `spec.exports[0].name`.

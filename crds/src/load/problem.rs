@@ -79,7 +79,7 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.source.is_empty() {
-            write!(f, "{}", self.source)?;
+            write!(f, "{}", self.source.escape_debug())?;
             if self.document > 0 {
                 write!(f, ", document {}", self.document)?;
             }
