@@ -116,7 +116,7 @@ fn every_rule_compiles_and_fits_the_cost_an_api_server_grants() {
 
 #[test]
 fn no_rule_reads_a_field_by_a_word_that_cel_reserves() {
-    // An API server refuses such a definition; the field is written `__namespace__` (CEL language definition, RESERVED).
+    // Kubernetes writes such a field `__namespace__`; by the bare word a rule here would read nothing.
     let reserved =
         ["as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let"];
     let reserved =
