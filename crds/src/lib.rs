@@ -6,7 +6,7 @@
 // `KubeSchema` copies each struct, `pub` included, into a function body.
 #![allow(unreachable_pub)]
 // A field's doc comment is its description in the schema, read in a terminal: names of our own need no backticks there.
-#![allow(clippy::doc_markdown)]
+#![allow(clippy::doc_markdown, rustdoc::bare_urls)]
 // Two printer columns may well have one type.
 #![allow(clippy::duplicated_attributes)]
 
