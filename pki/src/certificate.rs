@@ -172,7 +172,8 @@ impl<'a> Parsed<'a> {
         })
     }
 
-    /// Whether this certificate's signature was made by `key` (full DER `SubjectPublicKeyInfo`), with SHA-2 or Ed25519.
+    /// Whether this certificate's signature was made by `key` (full DER `SubjectPublicKeyInfo`), with SHA-2 or Ed25519,
+    /// and the signed part names that algorithm too (RFC 5280 section 4.1.1.2).
     pub(crate) fn is_signed_by(&self, key: &[u8]) -> bool {
         use x509_parser::oid_registry as oid;
         let algorithm = &self.x509.signature_algorithm;

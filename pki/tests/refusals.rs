@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 use securelink_id::TrustDomain;
-use securelink_pki::certificate::{MAX_CA_CERTIFICATE, MAX_LEAF_CERTIFICATE, MAX_PRESENTED};
+use securelink_pki::certificate::{MAX_CA_CERTIFICATE, MAX_LEAF_CERTIFICATE, MAX_PRESENTED, MAX_PRESENTED_BYTES};
 use securelink_pki::refusal::{Refusal, Which};
 use securelink_pki::testing::{LeafForge, Organization, now};
-use securelink_pki::{PeerTrust, PrivateKey, Root, fingerprint_of, verify};
+use securelink_pki::{PeerTrust, PrivateKey, Root, VerifiedPeer, fingerprint_of, verify};
 
 /// Interpol judges what Europol presents.
 struct Link {
@@ -409,6 +409,14 @@ fn ten_thousand_certificates_are_refused_before_they_are_read() {
 }
 
 #[test]
+fn all_certificates_together_have_a_cap() {
+    let link = Link::new();
+    let of = |bytes: usize| [vec![CertificateDer::from(vec![0x30; 6_000]); 8], vec![vec![0x30; bytes].into()]].concat();
+    assert_eq!(link.refusal(&of(MAX_PRESENTED_BYTES - 48_000)), Refusal::Malformed);
+    assert_eq!(link.refusal(&of(MAX_PRESENTED_BYTES - 48_000 + 1)), Refusal::TooLarge);
+}
+
+#[test]
 fn a_leaf_and_an_authority_have_caps_of_their_own() {
     let link = Link::new();
     let good = link.europol.presents_to(&link.interpol.domain);
@@ -429,22 +437,67 @@ fn a_big_leaf_within_its_cap_is_accepted() {
     verify(&forge.issue(&link.europol.intermediate), &link.trust(), now()).unwrap();
 }
 
-#[test]
-fn a_root_made_by_somebody_elses_pki_is_trusted_by_its_pin_alone() {
+/// A root as somebody else's PKI makes it, after `spoil`, and how Interpol judges a chain under it.
+fn under_foreign_root(spoil: impl FnOnce(&mut rcgen::CertificateParams)) -> Result<VerifiedPeer, Refusal> {
     let link = Link::new();
     let key = PrivateKey::generate_p384().unwrap();
     let pair = rcgen::KeyPair::from_pem(&key.to_pem()).unwrap();
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let pem = params.self_signed(&pair).unwrap().pem();
-    let issuer = securelink_pki::Intermediate::from_pem(&key.to_pem(), &pem).unwrap();
-    let trust = link.interpol.pins(&link.europol.domain, vec![issuer.root()]);
-    verify(&link.forge().issue(&issuer), &trust, now()).unwrap();
-    params.is_ca = rcgen::IsCa::ExplicitNoCa;
-    let not_ca = params.self_signed(&pair).unwrap();
+    let good = params.self_signed(&pair).unwrap();
+    let issuer = securelink_pki::Intermediate::from_pem(&key.to_pem(), &good.pem()).unwrap();
+    spoil(&mut params);
     let mut presented = link.forge().issue(&issuer);
-    *presented.last_mut().unwrap() = not_ca.der().clone();
-    assert_eq!(verify(&presented, &trust, now()).unwrap_err(), Refusal::WrongIssuer);
+    *presented.last_mut().unwrap() = params.self_signed(&pair).unwrap().der().clone();
+    verify(&presented, &link.interpol.pins(&link.europol.domain, vec![issuer.root()]), now())
+}
+
+#[test]
+fn a_root_made_by_somebody_elses_pki_is_trusted_by_its_pin_alone() {
+    under_foreign_root(|_| ()).unwrap();
+}
+
+#[test]
+fn a_pinned_root_that_may_not_sign_certificates_is_refused() {
+    let not_ca = under_foreign_root(|root| root.is_ca = rcgen::IsCa::ExplicitNoCa);
+    assert_eq!(not_ca, Err(Refusal::WrongIssuer));
+    let no_signing = under_foreign_root(|root| root.key_usages = vec![KeyUsagePurpose::CrlSign]);
+    assert_eq!(no_signing, Err(Refusal::WrongIssuer));
+}
+
+#[test]
+fn a_pinned_root_with_an_unknown_critical_extension_is_refused() {
+    let verdict = under_foreign_root(|root| {
+        let mut extension = rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55_555, 9], vec![5, 0]);
+        extension.set_criticality(true);
+        root.custom_extensions.push(extension);
+    });
+    assert_eq!(verdict, Err(Refusal::UnknownCriticalExtension));
+}
+
+#[test]
+fn an_intermediate_made_for_clients_only_issues_no_relays() {
+    let link = Link::new();
+    let key = PrivateKey::generate_p384().unwrap();
+    let middle = LeafForge {
+        ca: true,
+        uris: vec![],
+        key_usages: vec![KeyUsagePurpose::KeyCertSign],
+        ekus: vec![ExtendedKeyUsagePurpose::ClientAuth],
+        ..link.forge()
+    };
+    let root = &link.europol.root;
+    let middle = middle.sign(&public_half(&key), root.certificate(), root.key());
+    let leaf = link.forge().sign(&public_half(&PrivateKey::generate_p256().unwrap()), &middle, &key);
+    assert_eq!(link.refusal(&[leaf, middle, root.certificate().clone()]), Refusal::WrongKeyUsage);
+}
+
+#[test]
+fn only_what_stands_before_the_root_is_taken_for_an_intermediate() {
+    let link = Link::new();
+    let mut presented = link.europol.presents_to(&link.interpol.domain);
+    presented.swap(1, 2);
+    assert_eq!(link.refusal(&presented).reason(), "WrongRoot");
 }
 
 #[test]
