@@ -1,4 +1,4 @@
-//! rustls configurations for one link: TLS 1.3, mutual, post-quantum, no resumption, the verifier of [`crate::verify`].
+//! rustls configurations for one link: TLS 1.3, mutual, post-quantum, no resumption, the verifier of [`verify()`].
 //! Opens no socket. A verifier belongs to one link, since rustls tells it neither name nor link (product).
 
 use std::fmt;
@@ -167,7 +167,7 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     mapping: &[(SignatureScheme::ECDSA_NISTP256_SHA256, &[webpki::aws_lc_rs::ECDSA_P256_SHA256])],
 };
 
-/// [`verify`] in the two shapes rustls asks for.
+/// [`verify()`] in the two shapes rustls asks for.
 #[derive(Debug)]
 struct PeerVerifier(PeerTrust);
 
