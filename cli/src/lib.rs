@@ -1,0 +1,3 @@
+//! The securelink command: standalone runtime, demo, and kubectl-securelink.
+
+pub mod state;

@@ -1,0 +1,95 @@
+//! The folder of one identity: its root, its intermediate and the transitions between its roots.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use securelink_id::{Fingerprint, TrustDomain};
+use securelink_pki::{Intermediate, Root, Transitions};
+use serde::{Deserialize, Serialize};
+
+use super::error::StateError;
+use super::files;
+
+/// What was minted, kept apart from the keys: while it names a root, no other is ever minted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityRecord {
+    /// Whose root it is.
+    pub trust_domain: TrustDomain,
+    /// What partners pin.
+    pub fingerprint: Fingerprint,
+}
+
+/// `identities/NS/NAME`.
+#[derive(Clone, Debug)]
+pub struct IdentityDir {
+    path: PathBuf,
+}
+
+impl IdentityDir {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was minted; nothing before.
+    pub fn record(&self) -> Result<Option<IdentityRecord>, StateError> {
+        files::read_json(&self.path.join("status.json"))
+    }
+
+    /// The root with its key; nothing where the key is gone.
+    pub fn root(&self) -> Result<Option<Root>, StateError> {
+        let Some((key, pem)) = self.pair("root")? else { return Ok(None) };
+        let found = Root::from_pem(&key, &pem);
+        found.map(Some).map_err(|error| StateError::damaged(&self.path.join("root.pem"), &error))
+    }
+
+    /// The intermediate with its key; nothing where one of its files is gone.
+    pub fn intermediate(&self) -> Result<Option<Intermediate>, StateError> {
+        let Some((key, pem)) = self.pair("intermediate")? else { return Ok(None) };
+        let found = Intermediate::from_pem(&key, &pem);
+        found.map(Some).map_err(|error| StateError::damaged(&self.path.join("intermediate.pem"), &error))
+    }
+
+    /// The way from older roots.
+    pub fn transitions(&self) -> Result<Transitions, StateError> {
+        let path = self.path.join("transitions.pem");
+        let text = files::read(&path)?.unwrap_or_default();
+        Transitions::from_pem(&text).map_err(|error| StateError::damaged(&path, &error))
+    }
+
+    /// Keeps a first root. The folder appears whole or not at all, and one that holds anything is never replaced: a
+    /// root is minted once.
+    pub fn save_first_root(&self, root: &Root) -> Result<(), StateError> {
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        files::make_folder(parent)?;
+        let staged = tempfile::Builder::new()
+            .prefix(files::UNFINISHED)
+            .tempdir_in(parent)
+            .map_err(StateError::io("creating a folder in", parent))?;
+        files::close_folder(staged.path())?;
+        let record = IdentityRecord { trust_domain: root.trust_domain().clone(), fingerprint: root.fingerprint() };
+        files::write(&staged.path().join("root.key"), root.key().to_pem().as_bytes())?;
+        files::write(&staged.path().join("root.pem"), root.certificate_pem().as_bytes())?;
+        files::write_json(&staged.path().join("status.json"), &record)?;
+        // Renaming onto a folder succeeds only if that folder is empty.
+        fs::rename(staged.path(), &self.path).map_err(StateError::io("creating", &self.path))?;
+        let _moved = staged.keep();
+        files::sync_folder(parent).map_err(StateError::io("creating", &self.path))
+    }
+
+    /// Keeps a new intermediate. A crash in between leaves a pair that does not match, which is read as damage.
+    pub fn save_intermediate(&self, intermediate: &Intermediate) -> Result<(), StateError> {
+        files::write(&self.path.join("intermediate.key"), intermediate.key().to_pem().as_bytes())?;
+        files::write(&self.path.join("intermediate.pem"), intermediate.chain_pem().as_bytes())
+    }
+
+    fn pair(&self, stem: &str) -> Result<Option<(zeroize::Zeroizing<String>, String)>, StateError> {
+        let key = files::read_key(&self.path.join(format!("{stem}.key")))?;
+        Ok(key.zip(files::read(&self.path.join(format!("{stem}.pem")))?))
+    }
+}

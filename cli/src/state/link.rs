@@ -1,0 +1,160 @@
+//! The folder of one link: its leaf, its configuration, and what must not be forgotten: ends that were seen, and cuts.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use securelink_pki::Leaf;
+use securelink_relay_config::{Cut, CutScope, Latch, Millis, Snapshot};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::StateError;
+use super::files;
+
+/// Longest reason that is kept, in characters: as much as a peer reads.
+const MAX_REASON: usize = 256;
+
+/// Who ordered a cut, and so who can take it back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CutOrigin {
+    /// `securelink cut`; `securelink resume` takes it back.
+    Command,
+    /// A `LinkCut` of this name in the link's namespace; its removal takes it back.
+    Object(String),
+}
+
+/// `cuts/ID.json`: an order in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredCut {
+    /// The order, as the relay gets it.
+    #[serde(flatten)]
+    pub cut: Cut,
+    /// Who gave it.
+    pub origin: CutOrigin,
+    /// Since when.
+    pub since: Millis,
+}
+
+impl StoredCut {
+    /// A new order by `securelink cut`.
+    pub fn by_command(reason: &str) -> Self {
+        Self::new("Command", reason, CutOrigin::Command)
+    }
+
+    /// A new order by the `LinkCut` `name`.
+    pub fn by_object(name: &str, reason: &str) -> Self {
+        Self::new("LinkCut", reason, CutOrigin::Object(name.to_owned()))
+    }
+
+    /// The identifier is new each time: one that was released is never obeyed again.
+    fn new(kind: &str, reason: &str, origin: CutOrigin) -> Self {
+        let id = format!("{kind}/{:016x}", fastrand::u64(..));
+        let reason = reason.chars().take(MAX_REASON).collect();
+        let cut = Cut { id, revision: 1, scope: CutScope::Link, reason };
+        Self { cut, origin, since: Timestamp::now().into() }
+    }
+
+    /// Whether a command ordered it.
+    pub fn is_command(&self) -> bool {
+        self.origin == CutOrigin::Command
+    }
+}
+
+/// `links/NS/NAME`.
+#[derive(Clone, Debug)]
+pub struct LinkDir {
+    path: PathBuf,
+}
+
+impl LinkDir {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The leaf with its key; nothing where one of its files is gone.
+    pub fn leaf(&self) -> Result<Option<Leaf>, StateError> {
+        let path = self.path.join("leaf.pem");
+        let key = files::read_key(&self.path.join("leaf.key"))?;
+        let Some((key, pem)) = key.zip(files::read(&path)?) else { return Ok(None) };
+        Leaf::from_pem(&key, &pem).map(Some).map_err(|error| StateError::damaged(&path, &error))
+    }
+
+    /// Keeps a new leaf. A crash in between leaves a pair that does not match, which is read as damage.
+    pub fn save_leaf(&self, leaf: &Leaf) -> Result<(), StateError> {
+        files::write(&self.path.join("leaf.key"), leaf.key().to_pem().as_bytes())?;
+        files::write(&self.path.join("leaf.pem"), leaf.chain_pem().as_bytes())
+    }
+
+    /// The last `relay.json`.
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, StateError> {
+        let path = self.path.join("relay.json");
+        let read = |text: String| Snapshot::from_bytes(text.as_bytes());
+        files::read(&path)?.map(read).transpose().map_err(|error| StateError::damaged(&path, &error))
+    }
+
+    /// Keeps a `relay.json`.
+    pub fn save_snapshot(&self, snapshot: &Snapshot) -> Result<(), StateError> {
+        files::write(&self.path.join("relay.json"), &snapshot.to_bytes())
+    }
+
+    /// What was last accepted, in the planner's shape.
+    pub fn accepted<T: DeserializeOwned>(&self) -> Result<Option<T>, StateError> {
+        files::read_json(&self.path.join("accepted.json"))
+    }
+
+    /// Keeps what was accepted.
+    pub fn save_accepted(&self, accepted: &impl Serialize) -> Result<(), StateError> {
+        files::write_json(&self.path.join("accepted.json"), accepted)
+    }
+
+    /// Forgets what was accepted: the link is gone. Its cuts and ends stay, for one made later under its name.
+    pub fn forget_accepted(&self) -> Result<bool, StateError> {
+        files::remove(&self.path.join("accepted.json"))
+    }
+
+    /// Ends of agreements that were seen.
+    pub fn latch(&self) -> Result<Latch, StateError> {
+        Ok(files::read_json(&self.path.join("latch.json"))?.unwrap_or_default())
+    }
+
+    /// Keeps the ends.
+    pub fn save_latch(&self, latch: &Latch) -> Result<(), StateError> {
+        files::write_json(&self.path.join("latch.json"), latch)
+    }
+
+    /// Every order in force, by file name.
+    pub fn cuts(&self) -> Result<Vec<StoredCut>, StateError> {
+        let dir = self.path.join("cuts");
+        let mut cuts = Vec::new();
+        for name in files::names(&dir)?.iter().filter(|name| name.strip_suffix(".json").is_some()) {
+            cuts.extend(files::read_json::<StoredCut>(&dir.join(name))?);
+        }
+        Ok(cuts)
+    }
+
+    /// Keeps an order.
+    pub fn save_cut(&self, cut: &StoredCut) -> Result<(), StateError> {
+        files::write_json(&self.cut_path(&cut.cut.id)?, cut)
+    }
+
+    /// Takes an order back; false where there is none.
+    pub fn remove_cut(&self, id: &str) -> Result<bool, StateError> {
+        files::remove(&self.cut_path(id)?)
+    }
+
+    fn cut_path(&self, id: &str) -> Result<PathBuf, StateError> {
+        let stem = id.replace('/', "-").to_ascii_lowercase();
+        let plain = stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !plain || stem.is_empty() || stem.len() > 200 {
+            return Err(StateError::Name(id.to_owned()));
+        }
+        Ok(self.path.join("cuts").join(format!("{stem}.json")))
+    }
+}
