@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Longest message of a condition, in bytes: well under the 32768 of `metav1.Condition`, so that all fit one object.
 const MAX_MESSAGE: usize = 4096;
