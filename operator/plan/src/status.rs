@@ -1,15 +1,28 @@
-//! Status from the verdict and what the relays report. Values that move by themselves stay out.
+//! Status from the verdict and what the relays report: for every false condition whose fault it is and what to do.
+//!
+//! Values that move by themselves stay out: the same inputs give the same status, and a quiet link writes nothing.
+
+mod conditions;
+mod entries;
+mod words;
 
 use jiff::{SignedDuration, Timestamp};
-use securelink_crds::SecureLinkStatus;
-use securelink_crds::conditions::Reason;
+use securelink_crds::conditions::{Reason, Time};
+use securelink_crds::{AgreementStatus, CertificateStatus, PeerStatus, SecureLinkStatus};
 use securelink_id::Fingerprint;
-use securelink_relay_config::{LinkReport, Snapshot};
+use securelink_relay_config::{LinkReport, Millis, Snapshot};
 
 use crate::verdict::Verdict;
 
 /// How long a round trip over the data path keeps a link Ready (product: "Status that tells the truth").
 pub const PROBE_FRESH: SignedDuration = SignedDuration::from_secs(30);
+
+/// Longest sentence in status outside of conditions, in characters (its schema's bound).
+const SENTENCE: usize = 1024;
+/// Longest word in status, in characters (the narrowest of its schemas' bounds).
+const WORD: usize = 32;
+/// Most relays of a peer that status counts (its schema's bound).
+const MAX_REPLICAS: usize = 1024;
 
 /// What is known about our certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,17 +57,86 @@ pub struct Observed<'a> {
     pub report: Option<&'a LinkReport>,
 }
 
-/// The status at `now`. Times of transition are kept from `previous`.
+/// The status at `now`. Times of transition, and what others write, are kept from `previous`.
 pub fn status(
     verdict: &Verdict,
     observed: Observed<'_>,
     previous: &SecureLinkStatus,
     now: Timestamp,
 ) -> SecureLinkStatus {
-    todo!("being written")
+    let findings = conditions::findings(verdict, observed, now);
+    let link = verdict.validated();
+    SecureLinkStatus {
+        observed_generation: verdict.generation,
+        endpoint: link.and_then(|link| link.endpoint.as_ref()).map(ToString::to_string),
+        fingerprint: observed.certificate.root.map(|root| root.to_string()),
+        peer: observed.report.map(|report| peer(verdict, report)),
+        certificate: observed.certificate.leaf.as_ref().map(|leaf| CertificateStatus {
+            not_after: Time(leaf.not_after),
+            renew_at: Time(leaf.renew_at),
+            serial: leaf.serial.clone(),
+        }),
+        agreement: agreement(verdict, observed.report),
+        exports: entries::exports(verdict, observed, &findings),
+        imports: entries::imports(verdict, observed, &findings),
+        conditions: conditions::list(&findings, verdict.generation, &previous.conditions, now),
+        last_request: previous.last_request.clone(),
+    }
 }
 
 /// When status or certificate can change without an event: the time to look again.
 pub fn next_deadline(verdict: &Verdict, observed: Observed<'_>, now: Timestamp) -> Option<Timestamp> {
-    todo!("being written")
+    let leaf = observed.certificate.leaf.iter().flat_map(|leaf| [leaf.renew_at, leaf.not_after]);
+    let report = observed.report.into_iter();
+    let relay = report.flat_map(|report| [report.agreed.recheck.map(timestamp), probe_ends(report)]).flatten();
+    let agreements = verdict.validated().map(|link| &link.agreements).into_iter();
+    let terms = agreements.flat_map(|both| [&both.current, &both.next]).flatten().map(|agreement| agreement.term);
+    let windows = terms.flat_map(|term| [Some(term.from), term.until]).flatten().map(timestamp);
+    leaf.chain(relay).chain(windows).filter(|at| *at > now).min()
+}
+
+/// Until when the last round trip counts.
+fn probe_ends(report: &LinkReport) -> Option<Timestamp> {
+    let success = timestamp(report.probe.last_success?);
+    Some(success.checked_add(PROBE_FRESH).unwrap_or(Timestamp::MAX))
+}
+
+fn peer(verdict: &Verdict, report: &LinkReport) -> PeerStatus {
+    let peer = &report.peer;
+    let (link, connected) = (verdict.validated(), peer.control_connections > 0);
+    PeerStatus {
+        // A live control connection has proved it: the verifier takes no other name.
+        trust_domain: link.filter(|_| connected).map(|link| link.peer.trust_domain.to_string()),
+        replicas: u32::try_from(peer.replicas.len().min(MAX_REPLICAS)).unwrap_or_default(),
+        protocol_version: peer.protocol.map(|version| format!("securelink/{version}")),
+        tls_group: peer.tls_group.as_deref().map(|group| words::clean(group, WORD)),
+        pinned_fingerprint: peer.pinned_us_by.as_deref().map(|pin| words::clean(pin, 71)),
+        last_error: peer.last_error.as_ref().filter(|_| !connected).map(|error| words::clean(&error.message, SENTENCE)),
+    }
+}
+
+/// The agreement both sides are in: the later start and the earlier end.
+fn agreement(verdict: &Verdict, report: Option<&LinkReport>) -> Option<AgreementStatus> {
+    let (link, agreed) = (verdict.validated()?, &report?.agreed);
+    let digest = agreed.digest?;
+    let declared = [&link.agreements.current, &link.agreements.next].into_iter().flatten();
+    let ours = declared.into_iter().find(|agreement| agreement.term.digest == digest)?;
+    let sides = [Some(&agreed.own), agreed.peer.as_ref()].into_iter().flatten();
+    let terms = sides.flat_map(|side| [side.current, side.next]).flatten().filter(|term| term.digest == digest);
+    let (mut from, mut until) = (ours.term.from, ours.term.until);
+    for term in terms {
+        from = from.max(term.from);
+        until = [until, term.until].into_iter().flatten().min();
+    }
+    Some(AgreementStatus {
+        reference: ours.reference.clone(),
+        digest: digest.to_string(),
+        effective_from: Time(timestamp(from)),
+        expires: Time(timestamp(until?)),
+    })
+}
+
+/// An instant of a relay as people read it, in whole seconds as an API server keeps it.
+fn timestamp(at: Millis) -> Timestamp {
+    i64::try_from(at.0 / 1000).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
 }

@@ -1,9 +1,12 @@
 //! A link with every field parsed: the only input of the builders. Decides nothing about policies or cuts.
 
+mod parse;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub(crate) use parse::{data_class, parse};
 use securelink_id::{SpiffeId, TrustDomain};
 use securelink_relay_config::{Agreements, Contact, DataClass, DialRules, Endpoint, Limits, LinkRef, LinkState, Peer};
 

@@ -6,13 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use securelink_crds::conditions::Reason;
+use securelink_crds::load;
+use securelink_id::TrustDomainError;
 use securelink_relay_config::{Cut, CutScope, LinkRef};
 
-use crate::accepted::Accepted;
-use crate::gathered::{Declared, Gathered};
-
+use crate::accepted::{Accepted, AcceptedIdentity};
+use crate::gathered::{CutOrder, Declared, Gathered, Mode};
+use crate::guard::{self, Ruling};
+use crate::hosting;
+use crate::narrowing::{Edit, Narrowing};
 use crate::snapshot::Orders;
-use crate::validated::ValidatedLink;
+use crate::validated::{self, ValidatedLink};
 
 /// The verdict on a link.
 #[derive(Clone, Debug)]
@@ -115,5 +119,158 @@ impl Verdict {
 
 /// Judges a link.
 pub fn validate(gathered: &Gathered) -> Verdict {
-    todo!("being written")
+    let mut verdict = Verdict::empty(gathered);
+    let edited = match &gathered.declared {
+        Declared::Deleted => return verdict,
+        Declared::Valid(link) => serde_json::to_value(link.as_ref()).unwrap_or_default(),
+        Declared::Invalid { value, .. } => value.clone(),
+    };
+    if let Some(older) = &gathered.older_duplicate {
+        verdict.problems.push(duplicate(older));
+        return verdict;
+    }
+    verdict.problems = objections(gathered);
+    let mut parsed = None;
+    if let (true, Some(accepted)) = (verdict.problems.is_empty(), candidate(gathered)) {
+        parsed = verdict.read(gathered, &accepted);
+        verdict.accepted = parsed.is_some().then_some(accepted);
+    }
+    let is_new = parsed.is_some();
+    if let (false, Some(last)) = (is_new, &gathered.last_accepted) {
+        let mut accepted = last.clone();
+        let edit = Edit::new(&edited, verdict.problems.iter().map(|problem| problem.field.as_str()));
+        accepted.narrowing.join(Narrowing::of(&edit, &accepted.spec));
+        parsed = verdict.read(gathered, &accepted);
+        verdict.accepted = Some(accepted);
+    }
+    if let Some(mut link) = parsed {
+        verdict.forbid(guard::apply(&mut link, &gathered.policies));
+        let link = Box::new(link);
+        verdict.base = if is_new { Base::New(link) } else { Base::LastAccepted(link) };
+    }
+    verdict
+}
+
+/// Everything that keeps the declared spec from becoming the base, before it is parsed.
+fn objections(gathered: &Gathered) -> Vec<Problem> {
+    let mut problems = match &gathered.declared {
+        Declared::Valid(link) => hosting::collisions(&link.spec, &gathered.mode),
+        Declared::Invalid { problems, .. } if problems.is_empty() => vec![Problem::invalid(&load::Problem {
+            message: "does not validate".to_owned(),
+            remedy: "ask `securelink check` why".to_owned(),
+            ..load::Problem::default()
+        })],
+        Declared::Invalid { problems, .. } => problems.iter().map(Problem::invalid).collect(),
+        Declared::Deleted => Vec::new(),
+    };
+    problems.extend(identity(gathered).err());
+    problems
+}
+
+/// The declared spec, as it would be accepted.
+fn candidate(gathered: &Gathered) -> Option<Accepted> {
+    let Declared::Valid(link) = &gathered.declared else { return None };
+    let targets = match &gathered.mode {
+        Mode::Standalone(_) => BTreeMap::new(),
+        Mode::Cluster(cluster) => cluster.targets.clone(),
+    };
+    Some(Accepted::new(link.spec.clone(), link.metadata.generation, identity(gathered).ok()?, targets))
+}
+
+/// Who we are, or why that is not known.
+fn identity(gathered: &Gathered) -> Result<AcceptedIdentity, Problem> {
+    let not_ready = |message: &str, remedy: &str| Problem {
+        reason: Reason::IdentityNotReady,
+        about: About::Link,
+        field: "spec.identityRef".to_owned(),
+        message: message.to_owned(),
+        remedy: remedy.to_owned(),
+    };
+    let Some(identity) = &gathered.identity else {
+        return Err(if gathered.identity_invalid {
+            not_ready("the LinkIdentity is invalid", "mend it")
+        } else {
+            not_ready("there is no LinkIdentity of that name in this namespace", "create it, or correct the name")
+        });
+    };
+    let standalone = matches!(gathered.mode, Mode::Standalone(_));
+    if standalone && identity.spec.issuer.built_in.is_none() {
+        return Err(not_ready("the LinkIdentity's issuer needs a cluster", "write `issuer: {builtIn: {}}`"));
+    }
+    let trust_domain = identity.spec.trust_domain.parse().map_err(|error: TrustDomainError| {
+        not_ready(&format!("the LinkIdentity's trust domain cannot be used: {error}"), "correct it there")
+    })?;
+    Ok(AcceptedIdentity { trust_domain, contacts: identity.spec.contacts.clone() })
+}
+
+fn duplicate(older: &LinkRef) -> Problem {
+    Problem {
+        reason: Reason::DuplicatePeer,
+        about: About::Link,
+        field: "spec.peer.trustDomain".to_owned(),
+        message: format!("the link {older} to the same organization is older"),
+        remedy: "delete one of the two".to_owned(),
+    }
+}
+
+impl Verdict {
+    fn empty(gathered: &Gathered) -> Self {
+        let (uid, generation) = match &gathered.declared {
+            Declared::Valid(link) => (link.metadata.uid.as_deref(), link.metadata.generation),
+            Declared::Invalid { value, .. } => {
+                (value["metadata"]["uid"].as_str(), value["metadata"]["generation"].as_i64())
+            }
+            Declared::Deleted => (None, None),
+        };
+        let revision = generation.and_then(|generation| u64::try_from(generation).ok());
+        let own = uid.zip(revision).map(|(uid, revision)| (format!("SecureLink/{uid}"), revision));
+        let policies = gathered.policies.iter().map(guard::identify);
+        let policies = policies.filter_map(|(id, revision)| Some((id, revision?)));
+        let order = |order: &CutOrder| Cut {
+            id: order.id.clone(),
+            revision: order.revision,
+            scope: CutScope::Link,
+            reason: order.reason.clone(),
+        };
+        Self {
+            link: gathered.link.clone(),
+            generation,
+            base: Base::None,
+            problems: Vec::new(),
+            cuts: gathered.cuts.iter().map(order).collect(),
+            seen: own.into_iter().chain(policies).collect(),
+            accepted: None,
+            no_policy: gathered.policies.is_empty(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Parses what was accepted, without what was narrowed; what is wrong with it is added to the problems.
+    fn read(&mut self, gathered: &Gathered, accepted: &Accepted) -> Option<ValidatedLink> {
+        let spec = accepted.narrowing.apply(&accepted.spec);
+        let (link, problems) = validated::parse(&gathered.link, &spec, accepted, &gathered.mode);
+        // Of a spec that will not run, only what keeps it from running is worth a word.
+        self.problems.extend(problems.into_iter().filter(|problem| link.is_some() || problem.about == About::Link));
+        self.notes = hosting::notes(&spec, &gathered.mode);
+        link
+    }
+
+    /// What is forbidden stands first: it explains why nothing flows.
+    fn forbid(&mut self, ruling: Ruling) {
+        self.cuts.extend(ruling.cuts);
+        self.problems.splice(..0, ruling.problems);
+        self.problems.sort_by_key(|problem| problem.about != About::Link);
+    }
+}
+
+impl Problem {
+    fn invalid(problem: &load::Problem) -> Self {
+        Self {
+            reason: Reason::Invalid,
+            about: About::Link,
+            field: problem.field.clone(),
+            message: problem.message.clone(),
+            remedy: problem.remedy.clone(),
+        }
+    }
 }

@@ -1,0 +1,119 @@
+//! What a person reads. Each sentence says what is wrong, whose fault it is and what to do; peer text is escaped.
+
+use securelink_crds::conditions::Reason;
+use securelink_relay_config::{Disagreement, LinkReport};
+
+use crate::validated::ValidatedLink;
+
+/// Longest text of a peer inside of a message, in characters.
+const QUOTED: usize = 256;
+
+/// Text from elsewhere, held to one line of plain characters and to `max` of them.
+pub(super) fn clean(text: &str, max: usize) -> String {
+    let plain = |c: char| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut cleaned = String::new();
+    let mut left = max;
+    for c in text.chars() {
+        let shown = if plain(c) { c.to_string() } else { c.escape_unicode().to_string() };
+        let length = shown.chars().count();
+        if length > left {
+            break;
+        }
+        left -= length;
+        cleaned.push_str(&shown);
+    }
+    cleaned
+}
+
+/// Why no control connection is up: whose fault it is and what to do.
+pub(super) fn unreachable(reason: Reason, error: Option<&str>, link: &ValidatedLink) -> String {
+    let peer = &link.peer.trust_domain;
+    let detail = error.map(|error| format!(": {}", clean(error, QUOTED))).unwrap_or_default();
+    let (what, remedy) = match reason {
+        Reason::DnsFailed => {
+            ("the peer's name does not resolve", "compare peer.endpoints with the agreement's annex, or ask your DNS")
+        }
+        Reason::Refused => {
+            ("the peer's port is closed", "the peer's relay is down, or peer.endpoints names another port")
+        }
+        Reason::TimedOut => ("the peer does not answer", "maybe a firewall or a NetworkPolicy drops it, here or there"),
+        Reason::WrongRoot => (
+            "the peer's root is not pinned",
+            "compare peer.fingerprints with the line `securelink fingerprint` prints there, by another way than this link",
+        ),
+        Reason::WrongTrustDomain => {
+            ("the certificate is of another organization", "compare peer.trustDomain and peer.endpoints with the annex")
+        }
+        Reason::WrongAudience => (
+            "the certificate was made for another partner of theirs",
+            "the peer must point its link to us, with our trust domain, at this endpoint",
+        ),
+        Reason::CertificateExpired => {
+            ("the peer's certificate has expired", "the peer must renew it; if it is new, compare clocks")
+        }
+        Reason::CertificateNotYetValid => {
+            ("the peer's certificate is not valid yet", "one of the two clocks is wrong; compare them")
+        }
+        Reason::ClassicalKeyExchange => (
+            "one side has no post-quantum key exchange",
+            "update that side, or let both set crypto.allowClassicalKeyExchange",
+        ),
+        Reason::RefusedByPeer => {
+            ("the peer refused us", "ask the peer for its status: maybe it pins another fingerprint of ours")
+        }
+        Reason::VersionMismatch => ("the two sides have no protocol version in common", "update the older side"),
+        _ if link.peer.endpoints.is_empty() => {
+            ("the peer has not dialed us yet", "send it our endpoint and fingerprint; it declares its half")
+        }
+        _ => (
+            "the peer has not been reached yet",
+            "nothing to do here while it is being set up; else compare peer.endpoints with the annex",
+        ),
+    };
+    format!("{peer}: {what}{detail}; {remedy}")
+}
+
+/// Why nothing flows although both sides may be connected.
+pub(super) fn disagreement(why: Disagreement, report: &LinkReport, link: &ValidatedLink) -> String {
+    let peer = &link.peer.trust_domain;
+    let said = report.agreed.peer_reason.as_deref();
+    let said = said.map(|reason| format!(", saying \"{}\"", clean(reason, QUOTED))).unwrap_or_default();
+    match why {
+        Disagreement::CutHere => "the link is cut here; delete the cut to resume".to_owned(),
+        Disagreement::SuspendedHere => "the link is suspended here; set state: Active to resume".to_owned(),
+        Disagreement::CutByPeer => format!("{peer} has cut the link{said}; nothing to do here, ask the peer"),
+        Disagreement::SuspendedByPeer => {
+            format!("{peer} has suspended the link{said}; nothing to do here, ask the peer")
+        }
+        Disagreement::AwaitingDeclaration => format!("{peer} has not declared its half yet; wait, or ask the peer"),
+        Disagreement::Stale => {
+            format!("{peer} has said nothing for longer than maxStaleness; see PeerConnected")
+        }
+        Disagreement::DigestDiffers => digest_differs(report, link),
+        Disagreement::NotYetEffective { at } => {
+            format!("the agreement begins at {at}, the later start of both sides; wait, or agree on an earlier one")
+        }
+        Disagreement::Expired { at } => {
+            format!(
+                "the agreement ended at {at}, the earlier end of both sides; put its renewal into agreement.next on both sides"
+            )
+        }
+    }
+}
+
+/// Names both sides' texts, so that the two desks can compare on the telephone.
+fn digest_differs(report: &LinkReport, link: &ValidatedLink) -> String {
+    let peer = &link.peer.trust_domain;
+    let named = |side: &securelink_relay_config::SideReport| {
+        let digests = [side.current, side.next].into_iter().flatten().map(|term| term.digest.to_string());
+        Some(digests.collect::<Vec<_>>().join(", ")).filter(|all| !all.is_empty()).unwrap_or_else(|| "none".to_owned())
+    };
+    let theirs = report.agreed.peer.as_ref().map_or_else(|| "none".to_owned(), named);
+    format!(
+        "the two sides name different agreements: here {}, {peer} {theirs}; one side must correct agreement.digest (`securelink digest FILE`)",
+        named(&report.agreed.own)
+    )
+}
