@@ -36,13 +36,13 @@ fn reject(code: Code) -> Message {
 /// A frame of each kind; DATA of one byte.
 #[derive(Clone, Debug)]
 enum Sample {
-    Message(Message),
+    Message(Box<Message>),
     Data(usize),
 }
 
 impl Sample {
     fn of(kind: Kind, role: Role) -> Self {
-        Self::Message(match kind {
+        Self::message(match kind {
             Kind::Data => return Self::Data(1),
             Kind::Hello => Message::Hello(hello(role)),
             Kind::Open => Message::Open(Open {
@@ -67,6 +67,10 @@ impl Sample {
             Kind::Checkpoint => Message::Checkpoint(Checkpoint { size: 0, root: [0; 32], time: 0, signature: vec![1] }),
             Kind::Bye => Message::Bye(Bye { code: Code::Draining, text: String::new() }),
         })
+    }
+
+    fn message(message: Message) -> Self {
+        Self::Message(Box::new(message))
     }
 
     fn frame(&self) -> Frame<'_> {
@@ -320,19 +324,19 @@ fn control_connections_carry_control_frames_only() {
 #[test]
 fn a_pong_answers_the_oldest_ping_and_pings_are_bounded() {
     let mut session = greeted(Side::Dialer, Role::Control);
-    let ping = |nonce| Message::Ping(Ping { nonce });
-    let pong = |nonce| Message::Pong(Ping { nonce });
+    let asked = |nonce| Message::Ping(Ping { nonce });
+    let answered = |nonce| Message::Pong(Ping { nonce });
     for nonce in 0..16 {
-        session.send(Frame::Message(&ping(nonce))).unwrap();
+        session.send(Frame::Message(&asked(nonce))).unwrap();
     }
-    assert_eq!(session.send(Frame::Message(&ping(16))), Err(Violation::Pings));
-    assert_eq!(session.receive(Frame::Message(&pong(1))), Err(Violation::Pong { nonce: 1 }));
+    assert_eq!(session.send(Frame::Message(&asked(16))), Err(Violation::Pings));
+    assert_eq!(session.receive(Frame::Message(&answered(1))), Err(Violation::Pong { nonce: 1 }));
     for nonce in 0..16 {
         assert!(session.awaits_pong());
-        session.receive(Frame::Message(&pong(nonce))).unwrap();
+        session.receive(Frame::Message(&answered(nonce))).unwrap();
     }
     assert!(!session.awaits_pong());
-    assert_eq!(session.receive(Frame::Message(&pong(15))), Err(Violation::Pong { nonce: 15 }));
+    assert_eq!(session.receive(Frame::Message(&answered(15))), Err(Violation::Pong { nonce: 15 }));
 }
 
 #[test]
@@ -563,10 +567,10 @@ impl Party {
     fn act(&mut self, act: Act, amount: usize) -> Result<(), Violation> {
         let sample = match act {
             Act::Data => Sample::Data((amount % 400 + 1).min(self.session.early_left())),
-            Act::Ping => Sample::Message(Message::Ping(Ping { nonce: self.next_nonce })),
-            Act::Pong => Sample::Message(Message::Pong(self.owed.pop_front().unwrap())),
-            Act::Reject if self.session.said_bye() => Sample::Message(reject(Code::Draining)),
-            Act::Idle => Sample::Message(Message::Idle(self.session.counts())),
+            Act::Ping => Sample::message(Message::Ping(Ping { nonce: self.next_nonce })),
+            Act::Pong => Sample::message(Message::Pong(self.owed.pop_front().unwrap())),
+            Act::Reject if self.session.said_bye() => Sample::message(reject(Code::Draining)),
+            Act::Idle => Sample::message(Message::Idle(self.session.counts())),
             Act::Hello => Sample::of(Kind::Hello, self.role),
             Act::Open => Sample::of(Kind::Open, self.role),
             Act::Accept => Sample::of(Kind::Accept, self.role),
@@ -586,9 +590,9 @@ impl Party {
 
     fn hear(&mut self, sample: &Sample) -> Result<(), Violation> {
         self.session.receive(sample.frame())?;
-        match sample {
-            Sample::Message(Message::Ping(ping)) => self.owed.push_back(*ping),
-            Sample::Message(Message::Idle(idle)) => self.told = Some(*idle),
+        match sample.frame() {
+            Frame::Message(Message::Ping(ping)) => self.owed.push_back(*ping),
+            Frame::Message(Message::Idle(idle)) => self.told = Some(*idle),
             _ => {}
         }
         Ok(())
@@ -620,7 +624,7 @@ impl Pair {
         let mut acts = self.parties[who].acts();
         acts.retain(|act| wild || !matches!(act, Act::Rst | Act::Bye));
         // Partings are rare, or no schedule would get to anything else.
-        acts.retain(|act| !matches!(act, Act::Rst | Act::Bye) || pick % 7 == 0);
+        acts.retain(|act| !matches!(act, Act::Rst | Act::Bye) || pick.is_multiple_of(7));
         if let Some(act) = acts.get(pick / 7 % acts.len().max(1)).copied() {
             self.act(who, act, pick);
         }
