@@ -1,3 +1,38 @@
 //! The data plane: carries TCP streams between organizations over mutual TLS. Knows nothing of Kubernetes.
+//!
+//! The way of a byte here: `listeners` → `open` → `pool` or `handshake` (`dial`, TLS, HELLO) → OPEN → `copy`; and there:
+//! `listeners` → `handshake` → `serve` (authorize by `judge`, limits, dial) → ACCEPT → `copy`. What is known and in force
+//! is in `link`; every change there re-judges every stream.
 
+mod connection;
+mod control;
+mod copy;
+mod dial;
+mod failure;
+mod frames;
+mod handshake;
+mod housekeeping;
+mod judge;
+mod limits;
+mod link;
+mod listeners;
+mod metrics;
+mod open;
+mod peer;
+mod pool;
+mod records;
+mod relay;
+mod report;
+mod reserved;
+mod serve;
+mod stream;
+mod streams;
+mod view;
 pub mod wire;
+
+pub use listeners::BindError;
+pub use metrics::Metrics;
+pub use relay::{AdoptError, CutReceipt, Memory, Relay, Setup, StartError, Store, Unsupported};
+pub use reserved::GreetError;
+pub use securelink_pki::tls::{Clock, TlsError};
+pub use view::Credentials;

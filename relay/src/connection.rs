@@ -1,0 +1,155 @@
+//! One authenticated connection: who is at the other end, what it last said, and whether it may stay.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use rustls_pki_types::CertificateDer;
+use securelink_id::Fingerprint;
+use securelink_pki::{PeerTrust, VerifiedPeer};
+use securelink_relay_config::Head;
+
+use crate::failure::Failure;
+use crate::frames::{Fault, Frames};
+use crate::link::Link;
+use crate::view::{Tls, View};
+use crate::wire::{Bye, Code, Message, ReplicaId, Role, Side};
+
+/// Time a peer has to take our last words.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What others may know of a connection while its task owns the frames.
+pub(crate) struct Facts {
+    pub(crate) id: u64,
+    pub(crate) side: Side,
+    pub(crate) role: Role,
+    pub(crate) replica: ReplicaId,
+    pub(crate) peer: VerifiedPeer,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) tls_group: Option<&'static str>,
+    pub(crate) version: u16,
+    /// Which of our root keys the peer pinned.
+    pub(crate) pinned_us_by: Option<Fingerprint>,
+    /// The trust that admitted it.
+    pub(crate) trust: Arc<PeerTrust>,
+    /// The TLS it was made with.
+    pub(crate) tls: Arc<Tls>,
+    head: Mutex<Head>,
+    gauge: Gauge,
+}
+
+/// What a handshake found out.
+pub(crate) struct Proved {
+    pub(crate) peer: VerifiedPeer,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) tls_group: Option<&'static str>,
+    pub(crate) trust: Arc<PeerTrust>,
+    pub(crate) tls: Arc<Tls>,
+}
+
+/// A connection after both HELLOs: its owner drives it.
+pub(crate) struct Connection {
+    pub(crate) frames: Frames,
+    pub(crate) facts: Arc<Facts>,
+    /// The head we last sent on it.
+    told: Head,
+    link: Arc<Link>,
+}
+
+impl Connection {
+    /// Lists it on its link; `told` is the head our HELLO carried.
+    pub(crate) fn new(link: &Arc<Link>, frames: Frames, proved: Proved, told: Head) -> Option<Self> {
+        let facts = Arc::new(Facts::new(link, proved, &frames)?);
+        link.admit(&facts);
+        Some(Self { frames, facts, told, link: Arc::clone(link) })
+    }
+
+    /// Queues our head if it is another than the one last sent; true where it was.
+    pub(crate) fn tell_head(&mut self, view: &View) -> Result<bool, Fault> {
+        if self.told == view.head {
+            return Ok(false);
+        }
+        self.frames.queue(&Message::Head(view.head.clone()))?;
+        self.told = view.head.clone();
+        Ok(true)
+    }
+
+    /// Whether it should be made anew: our trust or certificate changed since.
+    pub(crate) fn is_outdated(&self, view: &View) -> bool {
+        !Arc::ptr_eq(&self.facts.tls, &view.tls)
+    }
+
+    /// Says why and closes.
+    pub(crate) async fn bye(&mut self, code: Code, text: &str) {
+        let farewell = async {
+            if self.frames.send(&Message::Bye(Bye { code, text: text.to_owned() })).await.is_ok() {
+                self.frames.close().await;
+            }
+        };
+        // A peer that takes nothing is not waited for.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+
+    /// Tells a peer that broke the protocol so.
+    pub(crate) async fn end(&mut self, failure: &Failure) {
+        if let Failure::Fault(Fault::Wire(_) | Fault::Violation(_)) = failure {
+            self.bye(Code::Protocol, &failure.to_string()).await;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.forget(self.facts.id);
+    }
+}
+
+impl Facts {
+    fn new(link: &Link, proved: Proved, frames: &Frames) -> Option<Self> {
+        let hello = frames.session.peer()?;
+        let (side, role) = (frames.session.side(), frames.session.role()?);
+        let gauge = link.metrics.connections(role_label(role), side_label(side));
+        gauge.inc();
+        Some(Self {
+            id: link.next_connection(),
+            side,
+            role,
+            replica: hello.replica,
+            version: frames.session.version()?,
+            head: Mutex::new(hello.head.clone()),
+            pinned_us_by: hello.pin,
+            peer: proved.peer,
+            chain: proved.chain,
+            tls_group: proved.tls_group,
+            trust: proved.trust,
+            tls: proved.tls,
+            gauge,
+        })
+    }
+
+    /// The head last heard on it.
+    pub(crate) fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Facts {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+const fn role_label(role: Role) -> &'static str {
+    match role {
+        Role::Control => "control",
+        Role::Forward => "forward",
+        Role::Reverse => "reverse",
+    }
+}
+
+const fn side_label(side: Side) -> &'static str {
+    match side {
+        Side::Dialer => "dialer",
+        Side::Acceptor => "acceptor",
+    }
+}

@@ -1,0 +1,297 @@
+//! Carries one stream between an application's socket and a connection, half-close and abort included, and re-judges it
+//! at every change. Opens and closes no connection.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::connection::{Connection, Facts};
+use crate::frames::{Fault, Frames, Received};
+use crate::judge::{Denial, Direction, Judgment};
+use crate::limits::Pace;
+use crate::link::Link;
+use crate::view::View;
+use crate::wire::{Code, Message, Reject};
+
+/// Steps of one poll before other tasks get their turn: tokio's budget does not see `try_read` (relay, "Inside").
+const QUANTUM: usize = 8;
+/// Time for ACCEPT: the other side's own limits for authorizing (2 s) and dialing (5 s), and the way.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Both directions said FIN.
+    Finished,
+    /// The peer refused it before it began.
+    Rejected(Reject),
+    /// Our application broke it off.
+    Aborted,
+    /// The peer broke it off.
+    Reset(Code),
+    /// The connection broke.
+    Lost(Fault),
+    /// It may no longer be.
+    Denied(Denial),
+    /// The peer neither took nor refused it in time.
+    Unanswered,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.outcome())?;
+        match self {
+            Self::Rejected(reject) => write!(f, ": {}: {}", reject.code, reject.text.escape_debug()),
+            Self::Reset(code) => write!(f, ": {code}"),
+            Self::Lost(fault) => write!(f, ": {fault}"),
+            Self::Denied(denial) => write!(f, ": {}: {}", denial.code, denial.text),
+            Self::Finished | Self::Aborted | Self::Unanswered => Ok(()),
+        }
+    }
+}
+
+impl End {
+    /// A metric's label.
+    pub(crate) const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Rejected(_) => "rejected",
+            Self::Aborted => "aborted",
+            Self::Reset(_) => "reset",
+            Self::Lost(_) => "lost",
+            Self::Denied(_) => "denied",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// One stream being carried.
+pub(crate) struct Copy<'a> {
+    pub(crate) link: &'a Arc<Link>,
+    pub(crate) facts: Arc<Facts>,
+    /// The application's socket.
+    pub(crate) application: &'a TcpStream,
+    pub(crate) direction: Direction,
+    pub(crate) service: Arc<str>,
+    /// Whether the service is still what it was when the stream was admitted: another target is another service.
+    pub(crate) unchanged: &'a (dyn Fn(&View) -> bool + Send + Sync),
+    pub(crate) paces: Paces,
+    state: State,
+}
+
+/// The byte limits a stream shares with others.
+#[derive(Default)]
+pub(crate) struct Paces {
+    pub(crate) sent: Vec<Pace>,
+    pub(crate) received: Vec<Pace>,
+}
+
+#[derive(Default)]
+struct State {
+    answered: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+    sending: Pacer,
+    receiving: Pacer,
+}
+
+/// Waits off a debt.
+#[derive(Default)]
+struct Pacer(Option<Pin<Box<Sleep>>>);
+
+impl Pacer {
+    fn poll(&mut self, paces: &[Pace], cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(sleep) = &mut self.0 {
+                ready!(sleep.as_mut().poll(cx));
+                self.0 = None;
+            }
+            let now = Instant::now();
+            match paces.iter().map(|pace| pace.bucket.wait(pace.per_second, now)).max() {
+                Some(wait) if !wait.is_zero() => self.0 = Some(Box::pin(sleep(wait))),
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+fn pay(paces: &[Pace], bytes: usize) {
+    for pace in paces {
+        pace.bucket.pay(pace.per_second, bytes, Instant::now());
+    }
+}
+
+impl<'a> Copy<'a> {
+    /// A stream on `connection`; an opener's waits for ACCEPT, a server has sent it.
+    pub(crate) fn new(
+        link: &'a Arc<Link>,
+        connection: &Connection,
+        application: &'a TcpStream,
+        (direction, service): (Direction, Arc<str>),
+        unchanged: &'a (dyn Fn(&View) -> bool + Send + Sync),
+    ) -> Self {
+        let answered = direction == Direction::Incoming;
+        let deadline = (!answered).then(|| Box::pin(sleep(OPEN_TIMEOUT)));
+        let facts = Arc::clone(&connection.facts);
+        let state = State { answered, deadline, ..State::default() };
+        Self { link, facts, application, direction, service, unchanged, paces: Paces::default(), state }
+    }
+
+    /// Carries until the end. The caller has registered the stream: whatever changes after that is seen here.
+    pub(crate) async fn run(&mut self, connection: &mut Connection) -> End {
+        let application = self.application;
+        let broken = application.ready(Interest::ERROR);
+        tokio::pin!(broken);
+        let mut generation = self.link.generation();
+        let stop = self.link.stop.clone();
+        loop {
+            if let Some(denial) = self.denial() {
+                return End::Denied(denial);
+            }
+            if let Err(fault) = connection.tell_head(&self.link.view()) {
+                return End::Lost(fault);
+            }
+            tokio::select! {
+                biased;
+                _ = generation.changed() => {}
+                () = stop.cancelled() => {
+                    return End::Denied(Denial::new(Code::Draining, "this relay stops"));
+                }
+                end = poll_fn(|cx| {
+                    // Noticed also while neither reading nor writing.
+                    if broken.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(End::Aborted);
+                    }
+                    self.poll(cx, &mut connection.frames)
+                }) => return end,
+            }
+        }
+    }
+
+    fn denial(&self) -> Option<Denial> {
+        match self.link.judge(&self.facts, self.direction, &self.service) {
+            Judgment::Deny(denial) => Some(denial),
+            // A live stream outlasts the moment between a new head and its declaration.
+            Judgment::Admit | Judgment::Await => (!(self.unchanged)(&self.link.view()))
+                .then(|| Denial::new(Code::UnknownExport, "the service was changed")),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<End> {
+        for _ in 0..QUANTUM {
+            let up = self.poll_up(cx, frames);
+            let down = self.poll_down(cx, frames);
+            match (up, down) {
+                (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
+                (Poll::Pending, Poll::Pending) => return self.poll_over(cx, frames),
+                _ => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Nothing moves: is it over, or too late?
+    fn poll_over(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<End> {
+        if frames.session.both_finished() {
+            return Poll::Ready(match ready!(frames.poll_send(cx)) {
+                Ok(()) => End::Finished,
+                Err(error) => End::Lost(error.into()),
+            });
+        }
+        match &mut self.state.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| End::Unanswered),
+            None => Poll::Pending,
+        }
+    }
+
+    /// From the application to the peer.
+    fn poll_up(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
+        if let Err(error) = ready!(frames.poll_send(cx)) {
+            return Poll::Ready(Err(End::Lost(error.into())));
+        }
+        let most = frames.session.early_left();
+        if frames.session.finished_sending() || most == 0 {
+            return Poll::Pending;
+        }
+        ready!(self.state.sending.poll(&self.paces.sent, cx));
+        if ready!(self.application.poll_read_ready(cx)).is_err() {
+            return Poll::Ready(Err(End::Aborted));
+        }
+        let read = frames.queue_data(most, |buffer| self.application.try_read(buffer));
+        Poll::Ready(match read {
+            Ok(Ok(0)) => frames.queue(&Message::Fin).map_err(End::Lost),
+            Ok(Ok(count)) => {
+                pay(&self.paces.sent, count);
+                self.link.metrics.sent.inc_by(count as u64);
+                Ok(())
+            }
+            Ok(Err(error)) if is_transient(&error) => Ok(()),
+            Ok(Err(_)) => Err(End::Aborted),
+            Err(fault) => Err(End::Lost(fault)),
+        })
+    }
+
+    /// From the peer to the application.
+    fn poll_down(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
+        if !frames.has_data() {
+            return match ready!(frames.poll_receive(cx)) {
+                Ok(Received::Data) => Poll::Ready(Ok(())),
+                Ok(Received::Message(message)) => Poll::Ready(self.hear(message)),
+                Err(fault) => Poll::Ready(Err(End::Lost(fault))),
+            };
+        }
+        ready!(self.state.receiving.poll(&self.paces.received, cx));
+        if ready!(self.application.poll_write_ready(cx)).is_err() {
+            return Poll::Ready(Err(End::Aborted));
+        }
+        Poll::Ready(match self.application.try_write(frames.data()) {
+            Ok(count) => {
+                frames.consume(count);
+                pay(&self.paces.received, count);
+                self.link.metrics.received.inc_by(count as u64);
+                Ok(())
+            }
+            Err(error) if is_transient(&error) => Ok(()),
+            Err(_) => Err(End::Aborted),
+        })
+    }
+
+    fn hear(&mut self, message: Message) -> Result<(), End> {
+        match message {
+            Message::Accept => {
+                (self.state.answered, self.state.deadline) = (true, None);
+                Ok(())
+            }
+            Message::Reject(reject) => Err(End::Rejected(reject)),
+            Message::Fin => {
+                // An application that is gone shows at the next read or write.
+                let _ = socket2::SockRef::from(self.application).shutdown(std::net::Shutdown::Write);
+                Ok(())
+            }
+            Message::Rst(rst) => Err(End::Reset(rst.code)),
+            Message::Head(head) => {
+                self.link.heard_head(&self.facts, &head);
+                Ok(())
+            }
+            // BYE and DRAIN: this stream goes on, the connection is not used again; the session remembers.
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the peer took the stream.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.state.answered
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

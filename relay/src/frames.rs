@@ -1,0 +1,309 @@
+//! Frames over records: buffers, and the session's judgment on everything that passes. Knows no links and no streams'
+//! sockets. Every method may be dropped while pending and called again: all state is in the struct.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use crate::records::Records;
+use crate::wire::{Frame, Header, Kind, MAX_DATA_PAYLOAD, Message, Session, Violation, WireError};
+
+/// First size of a stream's buffers: one TLS record.
+const CHUNK_MIN: usize = 16 * 1024;
+/// Largest: a whole DATA frame with its header, exactly 16 records (relay, "The wire").
+const CHUNK_MAX: usize = Header::LEN + MAX_DATA_PAYLOAD;
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The socket or its TLS.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Bytes that are no frame.
+    #[error("the peer broke the protocol: {0}")]
+    Wire(#[from] WireError),
+    /// A frame at the wrong time.
+    #[error("the peer broke the protocol: {0}")]
+    Violation(#[from] Violation),
+    /// It ended.
+    #[error("the connection ended")]
+    Ended,
+}
+
+/// What came in. Short-lived and never stored: boxing the message would cost an allocation each.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Received {
+    /// A message.
+    Message(Message),
+    /// So many bytes of DATA lie ready: [`Frames::data`].
+    Data,
+}
+
+/// One connection's frames.
+pub(crate) struct Frames {
+    records: Box<dyn Records>,
+    /// The state of the connection.
+    pub(crate) session: Session,
+    incoming: Buffer,
+    /// Payload of the DATA frame at hand that is still to come or to be consumed.
+    data_left: usize,
+    outgoing: Buffer,
+    /// Size the next batch is read with: doubles while batches fill it.
+    batch: usize,
+    /// Size the next batch is received with, likewise.
+    window: usize,
+    /// An error that came behind bytes that had to be handled first.
+    failed: Option<io::Error>,
+    unflushed: bool,
+}
+
+/// Bytes between `start` and `end` wait.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count.min(self.len());
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Room for `count` bytes behind those that wait.
+    fn room(&mut self, count: usize) -> &mut [u8] {
+        if self.start > 0 && self.end + count > self.bytes.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.len());
+        }
+        if self.bytes.len() < self.end + count {
+            self.bytes.resize(self.end + count, 0);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    fn release(&mut self) {
+        if self.len() == 0 {
+            *self = Self::default();
+        }
+    }
+}
+
+impl Frames {
+    pub(crate) fn new(records: Box<dyn Records>, session: Session) -> Self {
+        let (incoming, outgoing) = (Buffer::default(), Buffer::default());
+        Self {
+            records,
+            session,
+            incoming,
+            data_left: 0,
+            outgoing,
+            batch: CHUNK_MIN,
+            window: CHUNK_MIN,
+            failed: None,
+            unflushed: false,
+        }
+    }
+
+    /// The socket below.
+    pub(crate) fn socket(&self) -> &tokio::net::TcpStream {
+        self.records.socket()
+    }
+
+    /// Puts a message behind what waits to be sent.
+    pub(crate) fn queue(&mut self, message: &Message) -> Result<(), Fault> {
+        self.session.send(Frame::Message(message))?;
+        let mut encoded = Vec::with_capacity(64);
+        message.encode(&mut encoded);
+        self.outgoing.room(encoded.len())[..encoded.len()].copy_from_slice(&encoded);
+        self.outgoing.end += encoded.len();
+        Ok(())
+    }
+
+    /// Puts a DATA frame behind what waits, filled by `read`, which may take up to `most` bytes; returns what it returned.
+    pub(crate) fn queue_data(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> Result<io::Result<usize>, Fault> {
+        let most = most.min(self.batch - Header::LEN);
+        let room = self.outgoing.room(Header::LEN + most);
+        let read = read(&mut room[Header::LEN..Header::LEN + most]);
+        let Ok(count @ 1..) = read else { return Ok(read) };
+        room[..Header::LEN].copy_from_slice(&Header { kind: Kind::Data, length: count }.encode());
+        self.session.send(Frame::Data(count))?;
+        self.outgoing.end += Header::LEN + count;
+        if count == most {
+            self.batch = (self.batch * 2).min(CHUNK_MAX);
+        } else if count < most / 4 {
+            self.batch = (self.batch / 2).max(CHUNK_MIN);
+        }
+        Ok(read)
+    }
+
+    /// Sends everything that waits.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.outgoing.len() > 0 {
+            let count = ready!(self.records.poll_write(cx, self.outgoing.waiting()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outgoing.consume(count);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(self.records.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next frame. While DATA lies ready it is told again: consume it first.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, Fault>> {
+        loop {
+            if self.data_left > 0 && self.incoming.len() > 0 {
+                return Poll::Ready(Ok(Received::Data));
+            }
+            if self.data_left == 0
+                && let Some(received) = self.parse()?
+            {
+                return Poll::Ready(Ok(received));
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Err(Fault::Ended));
+            }
+        }
+    }
+
+    /// A whole message, or the header of DATA, if it has arrived.
+    fn parse(&mut self) -> Result<Option<Received>, Fault> {
+        let Some(header) = self.incoming.waiting().first_chunk::<{ Header::LEN }>() else { return Ok(None) };
+        let header = Header::parse(*header)?;
+        if header.kind == Kind::Data {
+            self.session.receive(Frame::Data(header.length))?;
+            self.incoming.consume(Header::LEN);
+            self.data_left = header.length;
+            return Ok((self.incoming.len() > 0).then_some(Received::Data));
+        }
+        let whole = Header::LEN + header.length;
+        let Some(payload) = self.incoming.waiting().get(Header::LEN..whole) else { return Ok(None) };
+        let message = Message::decode(header.kind, payload)?;
+        self.session.receive(Frame::Message(&message))?;
+        self.incoming.consume(whole);
+        Ok(Some(Received::Message(message)))
+    }
+
+    /// Reads until the window is full or nothing more is there: what is read together is written together.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.incoming.len() == self.window {
+            // A message that is longer; its length was judged by its header.
+            self.window *= 2;
+        }
+        let want = self.window - self.incoming.len();
+        let room = self.incoming.room(want);
+        let mut count = 0;
+        while count < want {
+            match self.records.poll_read(cx, &mut room[count..want]) {
+                Poll::Ready(Ok(0)) => break,
+                Poll::Ready(Ok(read)) => count += read,
+                Poll::Pending if count == 0 => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(Err(error)) if count == 0 => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
+        }
+        self.incoming.end += count;
+        if count == want {
+            self.window = (self.window * 2).min(CHUNK_MAX);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// The DATA that lies ready.
+    pub(crate) fn data(&self) -> &[u8] {
+        let waiting = self.incoming.waiting();
+        &waiting[..waiting.len().min(self.data_left)]
+    }
+
+    /// Whether DATA lies ready.
+    pub(crate) fn has_data(&self) -> bool {
+        self.data_left > 0 && self.incoming.len() > 0
+    }
+
+    /// Takes `count` bytes of [`Frames::data`] away.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.data_left -= count;
+        self.incoming.consume(count);
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.outgoing.len() == 0 && !self.unflushed
+    }
+
+    /// Gives buffers back while nothing moves.
+    pub(crate) fn rest(&mut self) {
+        self.incoming.release();
+        self.outgoing.release();
+        (self.batch, self.window) = (CHUNK_MIN, CHUNK_MIN);
+    }
+
+    /// Sends what waits and then `message`.
+    pub(crate) async fn send(&mut self, message: &Message) -> Result<(), Fault> {
+        self.queue(message)?;
+        self.flush().await
+    }
+
+    /// Sends what waits.
+    pub(crate) async fn flush(&mut self) -> Result<(), Fault> {
+        Ok(poll_fn(|cx| self.poll_send(cx)).await?)
+    }
+
+    /// The next frame, while what waits is sent. What a peer does not take does not keep us from reading.
+    pub(crate) async fn receive(&mut self) -> Result<Received, Fault> {
+        poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                // The peer's last words may still be there to be read, and say why.
+                return match self.poll_receive(cx) {
+                    Poll::Ready(received @ Ok(_)) => Poll::Ready(received),
+                    _ => Poll::Ready(Err(error.into())),
+                };
+            }
+            self.poll_receive(cx)
+        })
+        .await
+    }
+
+    /// The next message; DATA on the way is thrown away, which only a refused stream's may be.
+    pub(crate) async fn message(&mut self) -> Result<Message, Fault> {
+        loop {
+            if let Received::Message(message) = self.receive().await? {
+                return Ok(message);
+            }
+            self.consume(self.data().len());
+        }
+    }
+
+    /// Says `close_notify`.
+    pub(crate) async fn close(&mut self) {
+        // The peer may be gone already: there is nobody to tell.
+        let _ = poll_fn(|cx| self.records.poll_close(cx)).await;
+    }
+}

@@ -1,0 +1,147 @@
+//! From a socket to an authenticated connection: TLS, identity, both HELLOs. The only place that makes connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustls::CommonState;
+use rustls_pki_types::ServerName;
+use securelink_pki::tls::peer_from_connection;
+use securelink_relay_config::Endpoint;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::connection::{Connection, Proved};
+use crate::dial::{dial, dial_by_proxy};
+use crate::failure::Failure;
+use crate::frames::{Fault, Frames};
+use crate::link::Link;
+use crate::records::{RustlsRecords, state};
+use crate::view::View;
+use crate::wire::{Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION, Violation};
+
+/// From accept, or from connect, to HELLO (relay, "Limits").
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Dials the peer, beginning with the endpoint that last worked.
+pub(crate) async fn connect(link: &Arc<Link>, role: Role) -> Result<Connection, Failure> {
+    let view = link.view();
+    let endpoints = &view.snapshot.peer.endpoints;
+    let first = link.preferred.load(Ordering::Relaxed);
+    let mut last = Failure::NoEndpoint;
+    for at in (0..endpoints.len()).map(|step| (first + step) % endpoints.len()) {
+        match connect_to(link, &view, &endpoints[at], role).await {
+            Ok(connection) => {
+                link.preferred.store(at, Ordering::Relaxed);
+                return Ok(connection);
+            }
+            Err(failure) => {
+                tracing::debug!(link = %link.name, endpoint = %endpoints[at], reason = failure.reason(), %failure, "dialing failed");
+                last = failure;
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(link: &Arc<Link>, view: &View, endpoint: &Endpoint, role: Role) -> Result<Connection, Failure> {
+    let rules = &view.snapshot.dial;
+    let denied = [rules.denied.as_slice(), rules.denied_endpoints.as_slice()];
+    let socket = match &view.snapshot.peer.proxy {
+        Some(proxy) => dial_by_proxy(proxy, endpoint, &denied).await?,
+        None => dial(endpoint, &denied).await?,
+    };
+    let name = ServerName::try_from(endpoint.host.clone())
+        .map_err(|_| Failure::Dns { host: endpoint.host.clone(), error: std::io::Error::other("not a host name") })?;
+    let greet = async {
+        let connector = TlsConnector::from(Arc::clone(&view.tls.client));
+        let stream = connector.connect(name, socket).await;
+        let stream = stream.map_err(|error| Failure::of_handshake(error, &endpoint.to_string()))?;
+        let (frames, proved) = prove(link, view, stream.into(), Session::dialer(role))?;
+        exchange(link, view, frames, proved, Some(role)).await
+    };
+    timeout(HELLO_TIMEOUT, greet).await.map_err(|_| Failure::Silent(HELLO_TIMEOUT))?
+}
+
+/// Takes a socket from the peer's listener.
+pub(crate) async fn accept(link: &Arc<Link>, socket: TcpStream) -> Result<Connection, Failure> {
+    let view = link.view();
+    let greet = async {
+        let stream = TlsAcceptor::from(Arc::clone(&view.tls.server)).accept(socket).await;
+        let stream = stream.map_err(|error| Failure::of_handshake(error, "the caller"))?;
+        let (frames, proved) = prove(link, &view, stream.into(), Session::acceptor())?;
+        exchange(link, &view, frames, proved, None).await
+    };
+    timeout(HELLO_TIMEOUT, greet).await.map_err(|_| Failure::Silent(HELLO_TIMEOUT))?
+}
+
+/// Asks the finished handshake who is there.
+fn prove(
+    link: &Link,
+    view: &View,
+    stream: TlsStream<TcpStream>,
+    session: Session,
+) -> Result<(Frames, Proved), Failure> {
+    let tls: &CommonState = state(&stream);
+    let chain = tls.peer_certificates().unwrap_or_default();
+    let proved = Proved {
+        peer: peer_from_connection(tls, &view.trust, link.clock.now())?,
+        chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+        tls_group: tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
+        trust: Arc::clone(&view.trust),
+        tls: Arc::clone(&view.tls),
+    };
+    Ok((Frames::new(Box::new(RustlsRecords::new(stream)), session), proved))
+}
+
+/// HELLO first each way; an acceptor repeats the role the dialer said.
+async fn exchange(
+    link: &Arc<Link>,
+    view: &View,
+    mut frames: Frames,
+    proved: Proved,
+    role: Option<Role>,
+) -> Result<Connection, Failure> {
+    let told = view.head.clone();
+    if let Some(role) = role {
+        frames.send(&Message::Hello(hello(link, view, &proved, role))).await.map_err(Failure::of_first_frames)?;
+    }
+    let heard = match frames.message().await {
+        Ok(Message::Hello(heard)) => heard,
+        Ok(Message::Bye(bye)) => return Err(Failure::of_bye(&bye)),
+        // The session lets nothing else pass.
+        Ok(_) => return Err(Failure::Fault(Fault::Ended)),
+        Err(fault) => return Err(refuse(&mut frames, fault).await),
+    };
+    if heard.trust_domain != proved.peer.trust_domain {
+        return Err(Failure::HelloIdentity);
+    }
+    if role.is_none() {
+        frames.send(&Message::Hello(hello(link, view, &proved, heard.role))).await.map_err(Failure::of_first_frames)?;
+    }
+    Connection::new(link, frames, proved, told).ok_or(Failure::Fault(Fault::Ended))
+}
+
+/// Tells a peer of another version so, before it is left.
+async fn refuse(frames: &mut Frames, fault: Fault) -> Failure {
+    if let Fault::Violation(Violation::Version { .. }) = &fault {
+        let bye = Bye { code: Code::Version, text: format!("this relay speaks version {VERSION} only") };
+        // It may have closed already.
+        let _ = frames.send(&Message::Bye(bye)).await;
+    }
+    Failure::of_first_frames(fault)
+}
+
+fn hello(link: &Link, view: &View, proved: &Proved, role: Role) -> Hello {
+    Hello {
+        versions: (VERSION, VERSION),
+        role,
+        trust_domain: view.snapshot.own.clone(),
+        replica: link.replica,
+        epoch: link.epoch,
+        early_data: u32::try_from(EARLY_DATA).unwrap_or(u32::MAX),
+        head: view.head.clone(),
+        pin: Some(proved.peer.pin),
+    }
+}

@@ -1,0 +1,226 @@
+//! The sockets of a link: one for the peer, one for each import. Binds before it lets go, so that a snapshot that cannot
+//! be bound changes nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use securelink_relay_config::{Protocol, Snapshot};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::control;
+use crate::dial::{abort_on_close, tune};
+use crate::handshake;
+use crate::link::Link;
+use crate::open::serve_client;
+use crate::serve::serve;
+use crate::wire::Role;
+
+/// Handshakes in flight on a link: each costs a millisecond of CPU and some 100 KiB.
+const HANDSHAKES: usize = 64;
+/// Connections waiting to be accepted.
+const BACKLOG: u32 = 1024;
+/// Waits after a failed accept, first and longest: usually all file descriptors are in use.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// A listening socket by what was asked for. Port 0, which only tests ask for, is another socket for each import.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    wanted: SocketAddr,
+    import: Option<String>,
+}
+
+/// Why a socket could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{wanted} cannot be listened on for {what}: {error}; free the port or write another")]
+pub struct BindError {
+    /// The address.
+    pub wanted: SocketAddr,
+    /// What it is for.
+    pub what: String,
+    /// The system's word.
+    pub error: io::Error,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    peer: Option<(SocketAddr, Listening)>,
+    imports: BTreeMap<Key, Listening>,
+}
+
+struct Listening {
+    address: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Sockets that are bound and not yet listened on.
+pub(crate) struct Bound {
+    peer: Option<(SocketAddr, TcpListener)>,
+    imports: Vec<(Key, TcpListener)>,
+}
+
+/// Addresses as people see them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Addresses {
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) imports: BTreeMap<String, SocketAddr>,
+}
+
+fn key(import: &securelink_relay_config::Import) -> Key {
+    let wanted = import.listen;
+    Key { wanted, import: (wanted.port() == 0).then(|| import.name.clone()) }
+}
+
+impl Listeners {
+    /// Binds what `snapshot` needs and this does not have yet.
+    pub(crate) fn bind(&self, snapshot: &Snapshot) -> Result<Bound, BindError> {
+        let peer = match snapshot.listen {
+            Some(wanted) if self.peer.as_ref().is_none_or(|(have, _)| *have != wanted) => {
+                Some((wanted, listen(wanted, "the peer")?))
+            }
+            _ => None,
+        };
+        let mut imports = Vec::new();
+        if snapshot.peer.protocol == Protocol::SecureLink {
+            for import in &snapshot.imports {
+                let key = key(import);
+                if !self.imports.contains_key(&key) {
+                    let listener = listen(import.listen, &format!("import {}", import.name))?;
+                    imports.push((key, listener));
+                }
+            }
+        }
+        Ok(Bound { peer, imports })
+    }
+
+    /// Listens on what was bound, and no longer on what `snapshot` does not need.
+    pub(crate) fn switch(&mut self, link: &Arc<Link>, snapshot: &Snapshot, bound: Bound) {
+        if self.peer.as_ref().is_some_and(|(have, _)| snapshot.listen != Some(*have)) {
+            self.peer = None;
+        }
+        self.imports.retain(|have, _| snapshot.imports.iter().any(|import| key(import) == *have));
+        if let Some((wanted, listener)) = bound.peer {
+            self.peer = start(link, listener, accept_peer).map(|listening| (wanted, listening));
+        }
+        for (key, listener) in bound.imports {
+            let (wanted, import) = (key.wanted, key.import.clone());
+            let handle = move |link: &Arc<Link>, client| accept_client(link, wanted, import.as_deref(), client);
+            if let Some(listening) = start(link, listener, handle) {
+                self.imports.insert(key, listening);
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn addresses(&self, snapshot: &Snapshot) -> Addresses {
+        let of = |import| self.imports.get(&key(import)).map(|listening| (import.name.clone(), listening.address));
+        Addresses {
+            peer: self.peer.as_ref().map(|(_, listening)| listening.address),
+            imports: snapshot.imports.iter().filter_map(of).collect(),
+        }
+    }
+}
+
+fn listen(wanted: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
+    let bind = || {
+        let socket = if wanted.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
+        // A restart must not wait for old connections to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(wanted)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|error| BindError { wanted, what: what.to_owned(), error })
+}
+
+fn start(
+    link: &Arc<Link>,
+    listener: TcpListener,
+    handle: impl Fn(&Arc<Link>, TcpStream) + Send + 'static,
+) -> Option<Listening> {
+    let address = listener.local_addr().ok()?;
+    let stop = link.stop.child_token();
+    let (owner, stopped) = (Arc::clone(link), stop.clone());
+    link.tasks.spawn(async move {
+        tokio::select! {
+            () = stopped.cancelled() => {}
+            () = accept_loop(&owner, &listener, handle) => {}
+        }
+    });
+    Some(Listening { address, stop })
+}
+
+async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, handle: impl Fn(&Arc<Link>, TcpStream)) {
+    let mut wait = ACCEPT_BACKOFF.0;
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                wait = ACCEPT_BACKOFF.0;
+                handle(link, socket);
+            }
+            Err(error) => {
+                tracing::warn!(link = %link.name, %error, "accepting failed; maybe all file descriptors are in use");
+                sleep(wait).await;
+                wait = (wait * 2).min(ACCEPT_BACKOFF.1);
+            }
+        }
+    }
+}
+
+/// The peer dials in, or somebody who says so.
+fn accept_peer(link: &Arc<Link>, socket: TcpStream) {
+    let Ok(permit) = Arc::clone(&link.handshakes).try_acquire_owned() else {
+        link.metrics.refused("Overloaded");
+        return abort_on_close(&socket);
+    };
+    tune(&socket);
+    let owner = Arc::clone(link);
+    link.tasks.spawn(async move {
+        let shaking = tokio::select! {
+            () = owner.stop.cancelled() => return,
+            shaken = handshake::accept(&owner, socket) => shaken,
+        };
+        drop(permit);
+        match shaking {
+            Ok(connection) if connection.facts.role == Role::Control => {
+                control::drive(&owner, connection).await;
+            }
+            Ok(connection) => serve(owner, connection).await,
+            Err(failure) => {
+                tracing::info!(link = %owner.name, reason = failure.reason(), %failure, "a caller was refused");
+                owner.failed(&failure);
+            }
+        }
+    });
+}
+
+/// A client here wants an import. Which one that is now, the snapshot says: ports may have changed hands.
+fn accept_client(link: &Arc<Link>, wanted: SocketAddr, name: Option<&str>, client: TcpStream) {
+    let view = link.view();
+    let import = view.snapshot.imports.iter().find(|import| {
+        import.listen == wanted && name.is_none_or(|name| import.name == name) && view.import(&import.name).is_some()
+    });
+    let draining = link.is_draining();
+    match import {
+        Some(import) if !draining => {
+            link.tasks.spawn(serve_client(Arc::clone(link), import.clone(), client));
+        }
+        _ => abort_on_close(&client),
+    }
+}
+
+/// Handshakes a link runs at once.
+pub(crate) fn handshakes() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(HANDSHAKES))
+}

@@ -1,0 +1,98 @@
+//! The way of a byte here: a client's socket, a connection to the peer, OPEN, copy.
+
+use std::sync::Arc;
+
+use securelink_relay_config::Import;
+use tokio::net::TcpStream;
+
+use crate::connection::Connection;
+use crate::copy::{Copy, End};
+use crate::dial::{abort_on_close, tune};
+use crate::failure::Failure;
+use crate::handshake::connect;
+use crate::judge::Direction;
+use crate::link::Link;
+use crate::pool::Pool;
+use crate::reserved::random;
+use crate::stream::{Counted, conclude};
+use crate::view::View;
+use crate::wire::{Code, Message, Open, Role, StreamId};
+
+/// Connections tried for one client: one at rest may be dead, and one may be draining.
+const ATTEMPTS: usize = 3;
+
+/// A connection to the peer: one at rest, or a new one.
+pub(crate) async fn acquire(link: &Arc<Link>) -> Result<Connection, Failure> {
+    match link.pool.take().await {
+        Some(connection) => Ok(connection),
+        None => connect(link, Role::Forward).await,
+    }
+}
+
+/// Carries one client's connection to an import. Every end that is no clean one is a reset for the client.
+pub(crate) async fn serve_client(link: Arc<Link>, import: Import, client: TcpStream) {
+    tune(&client);
+    let service: Arc<str> = Arc::from(import.name.as_str());
+    if let Some(Err(why)) = link.gate().map(|opinion| opinion.verdict) {
+        tracing::debug!(link = %link.name, import = %service, reason = why.reason(), "a client was turned away");
+        link.metrics.ended(Direction::Outgoing, "denied");
+        return abort_on_close(&client);
+    }
+    for _ in 0..ATTEMPTS {
+        let connection = match acquire(&link).await {
+            Ok(connection) => connection,
+            Err(failure) => {
+                tracing::debug!(link = %link.name, import = %service, %failure, "a client found no way to the peer");
+                link.failed(&failure);
+                link.metrics.ended(Direction::Outgoing, "unreachable");
+                break;
+            }
+        };
+        if !attempt(&link, connection, (&import, &service), &client).await {
+            return;
+        }
+    }
+    abort_on_close(&client);
+}
+
+/// One try; true where another may follow because nothing of the client's was sent (contracts 1).
+async fn attempt(
+    link: &Arc<Link>,
+    mut connection: Connection,
+    (import, service): (&Import, &Arc<str>),
+    client: &TcpStream,
+) -> bool {
+    let counted = Counted::new(link, &connection, Direction::Outgoing, service);
+    let open = Open {
+        stream: StreamId(random()),
+        service: import.name.clone(),
+        client: import.name.clone(),
+        traceparent: None,
+        deadline_ms: None,
+    };
+    if connection.frames.queue(&Message::Open(open)).is_err() {
+        return true;
+    }
+    let unchanged = |view: &View| view.import(&import.name).is_some_and(|now| now.listen == import.listen);
+    let of = (Direction::Outgoing, Arc::clone(service));
+    let mut copy = Copy::new(link, &connection, client, of, &unchanged);
+    let end = copy.run(&mut connection).await;
+    let untouched = connection.frames.session.counts().sent == 0 && !copy.is_answered();
+    let again = untouched
+        && match &end {
+            End::Lost(_) => true,
+            End::Rejected(reject) => reject.code == Code::Draining,
+            _ => false,
+        };
+    if !again && !matches!(end, End::Finished) {
+        abort_on_close(client);
+    }
+    tracing::debug!(link = %link.name, import = %service, %end, again, "stream ended");
+    link.metrics.ended(Direction::Outgoing, end.outcome());
+    let reusable = conclude(link, &mut connection, &end).await;
+    drop(counted);
+    if reusable && !connection.frames.session.heard_bye() {
+        Pool::put(link, connection);
+    }
+    again
+}

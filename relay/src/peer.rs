@@ -1,0 +1,65 @@
+//! What is remembered of the peer over all connections: its heads, its declarations, and how dialing it went.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use securelink_relay_config::{Declaration, Digest, ErrorReport, Millis, PeerHeads};
+
+use crate::failure::Failure;
+
+/// Declarations remembered: during a rolling change of the peer two are alive, the rest is for heads that lag.
+const DECLARATIONS: usize = 4;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct PeerState {
+    pub(crate) heads: PeerHeads,
+    declarations: VecDeque<(Digest, Arc<Declaration>)>,
+    /// When a control connection last brought a byte.
+    pub(crate) last_heard: Option<Millis>,
+    pub(crate) ever_connected: bool,
+    pub(crate) connected_since: Option<Millis>,
+    pub(crate) last_error: Option<ErrorReport>,
+    /// Refusals and failures by reason: our own words, so the map is bounded.
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+}
+
+impl PeerState {
+    /// The declaration behind a hash, if it was received.
+    pub(crate) fn declaration(&self, hash: Digest) -> Option<&Declaration> {
+        self.declarations.iter().find(|(known, _)| *known == hash).map(|(_, declaration)| &**declaration)
+    }
+
+    /// The declaration behind the highest head.
+    pub(crate) fn current(&self) -> Option<&Declaration> {
+        self.heads.highest().and_then(|head| self.declaration(head.hash))
+    }
+
+    /// Remembers a declaration; true where it was not known.
+    pub(crate) fn remember(&mut self, bytes: &[u8], declaration: Declaration) -> bool {
+        let hash = Digest::of(bytes);
+        if self.declaration(hash).is_some() {
+            return false;
+        }
+        self.declarations.push_back((hash, Arc::new(declaration)));
+        if self.declarations.len() > DECLARATIONS {
+            let current = self.heads.highest().map(|head| head.hash);
+            let oldest = self.declarations.iter().position(|(known, _)| Some(*known) != current).unwrap_or(0);
+            self.declarations.remove(oldest);
+        }
+        true
+    }
+
+    /// Counts a failure and keeps it for people.
+    pub(crate) fn failed(&mut self, failure: &Failure, now: Millis) {
+        *self.refused.entry(failure.reason()).or_default() += 1;
+        self.last_error =
+            Some(ErrorReport { reason: failure.reason().to_owned(), message: failure.to_string(), at: now });
+    }
+
+    /// Whether the peer's last word is older than `allowed`, with no control connection to renew it.
+    pub(crate) fn is_stale(&self, connected: bool, allowed: Duration, now: Millis) -> bool {
+        !connected && self.last_heard.is_none_or(|heard| now > heard.plus(allowed))
+    }
+}

@@ -1,0 +1,225 @@
+//! The way of a byte there: an accepted connection, OPEN, authorize, dial, ACCEPT, copy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use securelink_relay_config::{Export, Limits};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::connection::Connection;
+use crate::copy::{Copy, End, Paces};
+use crate::dial::{abort_on_close, dial};
+use crate::failure::Failure;
+use crate::frames::Fault;
+use crate::judge::{Denial, Direction, Judgment};
+use crate::limits::{Pace, Use};
+use crate::link::Link;
+use crate::reserved;
+use crate::stream::{Counted, answer_idle, conclude};
+use crate::view::View;
+use crate::wire::{Code, GREET, Message, Open, PROBE, Reject};
+
+/// How long an OPEN waits for a declaration that is on its way (contracts 2).
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(2);
+/// After so long it is worth another try, in milliseconds.
+const RETRY_AFTER_MS: u32 = 1_000;
+/// Time for an export's target to take a connection.
+const TARGET_TIMEOUT: Duration = Duration::from_secs(5);
+/// After BYE an acceptor keeps reading for so long (contracts 1).
+const BYE_GRACE: Duration = Duration::from_secs(5);
+/// Time for what of a refused stream is still on its way.
+const REJECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves an accepted connection until it ends.
+pub(crate) async fn serve(link: Arc<Link>, mut connection: Connection) {
+    let failure = drive(&link, &mut connection).await;
+    connection.end(&failure).await;
+    tracing::debug!(link = %link.name, connection = connection.facts.id, %failure, "connection ended");
+    if matches!(failure, Failure::Fault(Fault::Wire(_) | Fault::Violation(_))) {
+        link.failed(&failure);
+    }
+}
+
+async fn drive(link: &Arc<Link>, connection: &mut Connection) -> Failure {
+    let mut generation = link.generation();
+    loop {
+        let view = link.view();
+        if connection.is_outdated(&view) || !link.trusts(&connection.facts) {
+            return part(link, connection).await;
+        }
+        if let Err(fault) = connection.tell_head(&view) {
+            return fault.into();
+        }
+        let message = tokio::select! {
+            biased;
+            () = link.stop.cancelled() => {
+                connection.bye(Code::Draining, "this relay stops").await;
+                return Fault::Ended.into();
+            }
+            _ = generation.changed() => continue,
+            message = connection.frames.message() => message,
+        };
+        match message {
+            Ok(Message::Open(open)) => {
+                if !stream(link, connection, open).await {
+                    return Fault::Ended.into();
+                }
+                connection.frames.rest();
+            }
+            Ok(Message::Ping(ping)) => {
+                if let Err(fault) = connection.frames.queue(&Message::Pong(ping)) {
+                    return fault.into();
+                }
+            }
+            Ok(Message::Head(head)) => link.heard_head(&connection.facts, &head),
+            Ok(Message::Bye(bye)) => return Failure::of_bye(&bye),
+            Ok(_) => {}
+            Err(fault) => return fault.into(),
+        }
+    }
+}
+
+/// Asks the dialer to leave, and refuses an OPEN that crosses.
+async fn part(link: &Arc<Link>, connection: &mut Connection) -> Failure {
+    let bye = crate::wire::Bye { code: Code::TrustChanged, text: "our trust or certificate changed".to_owned() };
+    if let Err(fault) = connection.frames.send(&Message::Bye(bye)).await {
+        return fault.into();
+    }
+    let reading = async {
+        loop {
+            match connection.frames.message().await {
+                Ok(Message::Open(_)) => {
+                    let denial = Denial::new(Code::Draining, "this connection is over, dial anew");
+                    reject(link, connection, denial, Some(0)).await;
+                }
+                Ok(Message::Head(head)) => link.heard_head(&connection.facts, &head),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // A dialer that stays on is left.
+    let _ = timeout(BYE_GRACE, reading).await;
+    Failure::TrustChanged
+}
+
+/// Refuses a stream and waits until its opener has understood. True where the connection may carry another.
+async fn reject(link: &Link, connection: &mut Connection, denial: Denial, retry_after_ms: Option<u32>) -> bool {
+    tracing::debug!(link = %link.name, code = %denial.code, text = denial.text, "stream refused");
+    link.metrics.ended(Direction::Incoming, "refused");
+    let reject = Reject { code: denial.code, retry_after_ms, text: denial.text };
+    let refusing = async {
+        connection.frames.send(&Message::Reject(reject)).await?;
+        answer_idle(link, connection).await
+    };
+    matches!(timeout(REJECT_TIMEOUT, refusing).await, Ok(Ok(())))
+}
+
+/// Serves one stream. True where the connection may carry another.
+async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> bool {
+    if link.is_draining() {
+        return reject(link, connection, Denial::new(Code::Draining, "this relay stops"), Some(0)).await;
+    }
+    match authorize(link, connection, &open.service).await {
+        Ok(()) => {}
+        Err((denial, retry)) => return reject(link, connection, denial, retry).await,
+    }
+    if open.service == PROBE || open.service == GREET {
+        return reserved::serve(link, connection, &open.service).await;
+    }
+    let Some(export) = link.view().export(&open.service).cloned() else {
+        return reject(link, connection, Denial::new(Code::UnknownExport, "no such export"), None).await;
+    };
+    let service: Arc<str> = Arc::from(export.name.as_str());
+    if let Some(denial) = over_limit(link, &export, &service) {
+        return reject(link, connection, denial, Some(RETRY_AFTER_MS)).await;
+    }
+    let counted = Counted::new(link, connection, Direction::Incoming, &service);
+    let target = match reach(link, &export).await {
+        Ok(target) => target,
+        Err(failure) => {
+            tracing::warn!(link = %link.name, export = %service, %failure, "the export's target cannot be reached");
+            drop(counted);
+            // What the peer learns is that it does not work, not how this side is built.
+            let denial = Denial::new(Code::Unavailable, "the service does not answer on the exporting side");
+            return reject(link, connection, denial, Some(RETRY_AFTER_MS)).await;
+        }
+    };
+    let reusable = carry(link, connection, &export, &target).await;
+    drop(counted);
+    reusable
+}
+
+/// Whether the stream may be, waiting for a declaration that is on its way.
+async fn authorize(link: &Link, connection: &mut Connection, service: &str) -> Result<(), (Denial, Option<u32>)> {
+    let deadline = Instant::now() + DECLARE_TIMEOUT;
+    let mut generation = link.generation();
+    loop {
+        match link.judge(&connection.facts, Direction::Incoming, service) {
+            Judgment::Admit => return Ok(()),
+            Judgment::Deny(denial) => return Err((denial, None)),
+            Judgment::Await => {}
+        }
+        if timeout_at(deadline, generation.changed()).await.is_err() {
+            let denial = Denial::new(Code::NotAgreed, "your declaration has not arrived on a control connection");
+            return Err((denial, Some(RETRY_AFTER_MS)));
+        }
+    }
+}
+
+/// Judged before anything is allocated for the stream.
+fn over_limit(link: &Link, export: &Export, service: &Arc<str>) -> Option<Denial> {
+    let (view, now) = (link.view(), Instant::now());
+    let all = &view.snapshot.limits;
+    let over = |limit: Option<u32>, live: u32| limit.is_some_and(|limit| live >= limit);
+    let live = u32::try_from(link.streams.count(|entry| entry.direction == Direction::Incoming)).unwrap_or(u32::MAX);
+    if over(all.connections, live)
+        || over(export.limits.connections, link.streams.count_of(Direction::Incoming, service))
+    {
+        return Some(Denial::new(Code::Limit, "too many connections at once; the exporting side sets the limit"));
+    }
+    let fast = |limits: &Limits, of: Option<&Arc<str>>| {
+        let rate = limits.new_connections_per_second;
+        rate.is_some_and(|rate| !link.buckets.get(Use::Opens, of).admit(rate, now))
+    };
+    (fast(&export.limits, Some(service)) || fast(all, None))
+        .then(|| Denial::new(Code::Limit, "too many new connections a second; the exporting side sets the limit"))
+}
+
+async fn reach(link: &Link, export: &Export) -> Result<TcpStream, Failure> {
+    let view = link.view();
+    let denied = [view.snapshot.dial.denied.as_slice()];
+    timeout(TARGET_TIMEOUT, dial(&export.target, &denied))
+        .await
+        .unwrap_or_else(|_| Err(Failure::TimedOut { endpoint: export.target.to_string() }))
+}
+
+async fn carry(link: &Arc<Link>, connection: &mut Connection, export: &Export, target: &TcpStream) -> bool {
+    if connection.frames.queue(&Message::Accept).is_err() {
+        abort_on_close(target);
+        return false;
+    }
+    let service: Arc<str> = Arc::from(export.name.as_str());
+    let unchanged = |view: &View| view.export(&export.name).is_some_and(|now| now.target == export.target);
+    let mut copy = Copy::new(link, connection, target, (Direction::Incoming, Arc::clone(&service)), &unchanged);
+    copy.paces = paces(link, export, &service);
+    let end = copy.run(connection).await;
+    if !matches!(end, End::Finished) {
+        abort_on_close(target);
+    }
+    tracing::debug!(link = %link.name, export = %service, %end, "stream ended");
+    link.metrics.ended(Direction::Incoming, end.outcome());
+    conclude(link, connection, &end).await
+}
+
+/// The byte limits in force when the stream opens.
+fn paces(link: &Link, export: &Export, service: &Arc<str>) -> Paces {
+    let view = link.view();
+    let limits = [(None, view.snapshot.limits), (Some(service), export.limits)];
+    let of = |what: Use| {
+        let paced = limits.iter().filter_map(|(of, limits)| Some((*of, limits.bytes_per_second?)));
+        paced.map(|(of, per_second)| Pace { bucket: link.buckets.get(what, of), per_second }).collect()
+    };
+    Paces { sent: of(Use::Sent), received: of(Use::Received) }
+}
