@@ -65,7 +65,7 @@ pub enum AcceptedError {
     Format(u64),
     /// A spec that would not be accepted today.
     #[error("accepted.json holds a spec that is not valid any more: {0}")]
-    Invalid(load::Problem),
+    Invalid(Box<load::Problem>),
 }
 
 impl Accepted {
@@ -98,7 +98,7 @@ impl Accepted {
             Ok(Object::SecureLink(judged)) => accepted.spec = judged.spec,
             Ok(_) => {}
             Err(problems) => {
-                return Err(AcceptedError::Invalid(problems.into_iter().next().unwrap_or_default()));
+                return Err(AcceptedError::Invalid(Box::new(problems.into_iter().next().unwrap_or_default())));
             }
         }
         Ok(accepted)

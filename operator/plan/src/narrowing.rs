@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use securelink_crds::{Export, Import, LinkState, SecureLinkSpec};
+use securelink_id::Fingerprint;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -141,7 +142,8 @@ impl Narrowing {
         if peer["trustDomain"] != base.peer.trust_domain.as_str() || !edit.is_sound("spec.peer.fingerprints") {
             return;
         }
-        if let Some(listed) = read::<Vec<String>>(&peer["fingerprints"]) {
+        let readable = |listed: &Vec<String>| listed.iter().all(|pin| pin.parse::<Fingerprint>().is_ok());
+        if let Some(listed) = read::<Vec<String>>(&peer["fingerprints"]).filter(readable) {
             self.pins = base.peer.fingerprints.iter().filter(|pin| !listed.contains(pin)).cloned().collect();
         }
     }

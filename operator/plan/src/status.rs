@@ -131,12 +131,16 @@ fn agreement(verdict: &Verdict, report: Option<&LinkReport>) -> Option<Agreement
     Some(AgreementStatus {
         reference: ours.reference.clone(),
         digest: digest.to_string(),
-        effective_from: Time(timestamp(from)),
-        expires: Time(timestamp(until?)),
+        effective_from: Time(whole_second(from)),
+        expires: Time(whole_second(until?)),
     })
 }
 
-/// An instant of a relay as people read it, in whole seconds as an API server keeps it.
 fn timestamp(at: Millis) -> Timestamp {
-    i64::try_from(at.0 / 1000).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
+    i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
+}
+
+/// As an API server keeps it: with a fraction, every status would differ from the stored one.
+fn whole_second(at: Millis) -> Timestamp {
+    timestamp(Millis(at.0 / 1000 * 1000))
 }
