@@ -212,7 +212,7 @@ fn authority<'a>(key: &PrivateKey, certificate: &'a CertificateDer<'_>) -> Resul
 }
 
 /// Fingerprint of the self-signed certificate that ends a chain.
-pub(crate) fn root_of(chain: &[CertificateDer<'_>]) -> Result<Fingerprint, IssueError> {
+pub fn root_of(chain: &[CertificateDer<'_>]) -> Result<Fingerprint, IssueError> {
     let root = Parsed::new(chain.last().ok_or(CertificateError::NoPem)?)?;
     if root.is_self_issued() { Ok(root.fingerprint()) } else { Err(IssueError::NoRoot) }
 }
