@@ -1,0 +1,90 @@
+//! Bytes cross the link, both ways, whole and in order.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{PATIENCE, Pair, read_to_end};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_becomes_ready_on_both_sides() {
+    let pair = Pair::ready().await;
+    let report = pair.a.relay.report();
+    assert_eq!(report.peer.tls_group.as_deref(), Some("X25519MLKEM768"));
+    assert_eq!(report.peer.control_connections, 2, "both sides dial");
+    assert!(report.exports.iter().chain(&report.imports).all(|entry| entry.unusable.is_none()), "{report:#?}");
+    assert!(pair.a.relay.is_ready() && pair.b.relay.is_ready());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_pass_both_ways_and_both_ends_close_cleanly() {
+    let pair = Pair::ready().await;
+    for _ in 0..3 {
+        for (mut client, mut server) in [pair.stream_to_b().await, pair.stream_to_a().await] {
+            client.write_all(b"request").await.unwrap();
+            client.shutdown().await.unwrap();
+            let (request, end) = read_to_end(&mut server).await;
+            assert_eq!((request.as_slice(), end.is_ok()), (b"request".as_slice(), true));
+            server.write_all(b"answer").await.unwrap();
+            server.shutdown().await.unwrap();
+            let (answer, end) = read_to_end(&mut client).await;
+            assert_eq!((answer.as_slice(), end.is_ok()), (b"answer".as_slice(), true));
+        }
+    }
+    pair.a.until("no stream is left", |report| report.streams.live == 0).await;
+    assert_eq!(pair.a.relay.report().streams.opened, 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_comes_back_signed() {
+    let pair = Pair::ready().await;
+    let reply = pair.a.relay.greet("first message").await.unwrap();
+    assert_eq!(reply.peer, "b.example");
+    assert_eq!(reply.digest, securelink_relay_config::Digest::of(b"first message"));
+    assert!(pair.b.relay.greet("the answer").await.is_ok());
+    assert!(pair.b.relay.greet("").await.is_err());
+    assert!(pair.b.relay.greet(&"x".repeat(5000)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarter_of_a_gibibyte_arrives_whole_in_chunks_of_every_size() {
+    const SIZE: usize = 256 << 20;
+    let pair = Pair::ready().await;
+    let (mut client, mut server) = pair.stream_to_b().await;
+    let sending = tokio::spawn(async move {
+        let mut random = fastrand::Rng::with_seed(7);
+        let block: Vec<u8> = (0..1 << 20).map(|_| random.u8(..)).collect();
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut left = SIZE;
+        while left > 0 {
+            let size = random.usize(1..=block.len()).min(left);
+            let start = random.usize(0..=block.len() - size);
+            context.update(&block[start..start + size]);
+            client.write_all(&block[start..start + size]).await.unwrap();
+            left -= size;
+        }
+        client.shutdown().await.unwrap();
+        (client, context.finish())
+    });
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let (mut received, mut random) = (0, fastrand::Rng::with_seed(8));
+    let mut buffer = vec![0; 1 << 20];
+    let receiving = async {
+        loop {
+            let most = random.usize(1..=buffer.len());
+            let count = server.read(&mut buffer[..most]).await.unwrap();
+            if count == 0 {
+                return;
+            }
+            context.update(&buffer[..count]);
+            received += count;
+        }
+    };
+    timeout(Duration::from_secs(120).max(PATIENCE), receiving).await.expect("all of it arrives");
+    let (_client, sent) = sending.await.unwrap();
+    assert_eq!(received, SIZE);
+    assert_eq!(context.finish().as_ref(), sent.as_ref());
+}
