@@ -44,15 +44,15 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The peer's identity or policy does not allow it.
+    /// Identity, declaration or policy do not allow it.
     Denied = 1 "DENIED",
-    /// No agreement is in force on both sides.
+    /// No agreement is in force on both sides, or the declaration has not arrived.
     NotAgreed = 2 "NOT_AGREED",
     /// No export of that name is offered to this peer.
     UnknownExport = 3 "UNKNOWN_EXPORT",
     /// The export exists, its target cannot be reached.
     Unavailable = 4 "UNAVAILABLE",
-    /// A limit of load is reached; try again later.
+    /// Too much load now; try again later.
     Overloaded = 5 "OVERLOADED",
     /// The relay is going away; try another replica.
     Draining = 6 "DRAINING",
@@ -70,11 +70,11 @@ codes! {
     Protocol = 12 "PROTOCOL",
     /// No common protocol version.
     Version = 13 "VERSION",
-    /// The application's connection was reset.
+    /// The connection to the service was reset.
     TargetReset = 14 "TARGET_RESET",
-    /// The peer stopped answering.
+    /// What the sender carried for is gone: its client broke off, or the peer stopped answering.
     PeerLost = 15 "PEER_LOST",
-    /// A fixed limit is exceeded; trying again does not help.
+    /// A configured or fixed limit is exceeded.
     Limit = 16 "LIMIT",
     /// A fault of the sender's own.
     Internal = 17 "INTERNAL",
