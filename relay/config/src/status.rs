@@ -117,6 +117,7 @@ pub struct ErrorReport {
 
 /// The gate's verdict and both sides' heads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AgreedReport {
     /// Why nothing flows; absent while agreed.
     #[serde(skip_serializing_if = "Option::is_none")]
