@@ -1,3 +1,49 @@
 //! The securelink command: standalone runtime, demo, and kubectl-securelink.
 
+pub mod args;
+pub mod commands;
+pub mod output;
 pub mod state;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::args::Cli;
+use crate::output::{Failure, Out, Tone, complain};
+
+/// The name under which kubectl finds a plugin.
+const PLUGIN: &str = "kubectl-securelink";
+
+/// Does what the command line says.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap, on standard output and with exit code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = commands::run(cli.command, Out::new(cli.color));
+    done.map_or_else(|failure| report(&failure, &cli.color), |()| ExitCode::SUCCESS)
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let called = arguments.first().map(Path::new).and_then(Path::file_stem);
+    let mut command = Cli::command();
+    if called.is_some_and(|name| name == PLUGIN) {
+        command = command.bin_name("kubectl securelink").display_name("kubectl securelink");
+    }
+    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+fn report(failure: &Failure, color: &output::Colour) -> ExitCode {
+    if let Some(message) = failure.message() {
+        complain(*color, "error", Tone::Bad, message);
+    }
+    failure.code()
+}

@@ -1,2 +1,7 @@
 //! The securelink command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    securelink::main(std::env::args_os())
+}

@@ -1,0 +1,140 @@
+//! The command line as a whole, and arguments that several commands share. Does nothing itself.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::output::{Colour, Failure, Format};
+use crate::state;
+
+/// The end of a command's help: how to use it, and what its exit codes mean.
+macro_rules! teach {
+    ($examples:literal, $codes:literal) => {
+        concat!(
+            "\u{1b}[1m\u{1b}[4mExamples:\u{1b}[0m\n",
+            $examples,
+            "\n\n\u{1b}[1m\u{1b}[4mExit codes:\u{1b}[0m\n",
+            $codes
+        )
+    };
+}
+pub(crate) use teach;
+
+/// Links two organizations over mutual TLS, while both declare it and their agreement holds.
+#[derive(Debug, Parser)]
+#[command(
+    name = "securelink",
+    version,
+    arg_required_else_help = true,
+    after_help = teach!(
+        "  See two organizations link up on this machine, in under a minute:
+    securelink demo
+
+  Run one organization's half; the first start makes its root:
+    securelink run -f link/ --state-dir ./state --init
+
+  The two lines the partner needs, for the agreement's annex:
+    securelink fingerprint --state-dir ./state",
+        "  0  done, or true
+  1  what was asked is false or failed
+  2  the command line is wrong
+  3  there is no running process, or no state"
+    )
+)]
+pub struct Cli {
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Everywhere")]
+    pub color: Colour,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "the help of a command stands with its arguments")]
+pub enum Command {
+    Fingerprint(commands::fingerprint::FingerprintArgs),
+    Digest(commands::digest::DigestArgs),
+    Check(commands::check::CheckArgs),
+    Completion(commands::completion::CompletionArgs),
+}
+
+/// How to answer.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// How to answer: for people, or as one JSON object
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+impl OutputArgs {
+    /// Whether a program reads the answer.
+    pub fn is_json(self) -> bool {
+        self.output == Format::Json
+    }
+}
+
+/// Where the state is.
+#[derive(Clone, Debug, Args)]
+pub struct StateArgs {
+    /// The state folder: keys, certificates, cuts [default: $XDG_STATE_HOME/securelink]
+    #[arg(long, value_name = "DIR", env = "SECURELINK_STATE_DIR", hide_env_values = true)]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// The folder given, or the user's own.
+    pub fn dir(&self) -> Result<PathBuf, Failure> {
+        let dir = self.state_dir.clone().or_else(state::default_dir);
+        dir.ok_or_else(|| Failure::usage("there is no home folder to keep state in; say where with --state-dir DIR"))
+    }
+}
+
+/// YAML to read.
+#[derive(Clone, Debug, Args)]
+pub struct FilesArgs {
+    /// YAML file, or folder of *.yaml and *.yml; repeat for several
+    #[arg(short = 'f', long = "filename", value_name = "FILE_OR_FOLDER", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// A link as a person names it: `NAME`, or `NAMESPACE/NAME` where two have that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkName {
+    /// Its namespace, if given.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl FromStr for LinkName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, text),
+        };
+        let plain = |part: &str| {
+            let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+            !part.is_empty() && part.bytes().all(known)
+        };
+        if !plain(name) || !namespace.is_none_or(plain) {
+            return Err("a link is NAME or NAMESPACE/NAME; `securelink status` lists them".to_owned());
+        }
+        Ok(Self { namespace: namespace.map(str::to_owned), name: name.to_owned() })
+    }
+}
+
+impl std::fmt::Display for LinkName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}

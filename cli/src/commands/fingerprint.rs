@@ -1,0 +1,153 @@
+//! `fingerprint`: our two lines for the agreement's annex. Reads public files only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use securelink_pki::certificate::{MAX_ISSUER_CHAIN, certificates_from_pem};
+use securelink_pki::issue::root_of;
+use securelink_plan::Accepted;
+use securelink_relay_config::Endpoint;
+use serde::Serialize;
+
+use crate::args::{OutputArgs, StateArgs, teach};
+use crate::output::{Cell, Failure, Out, Table, Tone, clean};
+use crate::state::{IdentityEntry, StateDir};
+
+/// Print our lines for the agreement's annex: endpoint and fingerprint
+///
+/// The partner writes them to spec.peer.endpoints and spec.peer.fingerprints. Both are public; hand them over by a way on
+/// which nobody can change them: on paper, in person, or read out on the phone.
+#[derive(Debug, Args)]
+#[command(after_help = teach!(
+    "  Of the identities in a state folder:
+    securelink fingerprint --state-dir ./state
+
+  Of a root that lies elsewhere, or of a chain that ends with it:
+    securelink fingerprint --certificate root.pem
+
+  Only the fingerprints:
+    securelink fingerprint -o json | jq -r '.identities[].fingerprint'",
+    "  0  printed
+  1  the certificate or the state cannot be used
+  2  the command line is wrong
+  3  there is no state, or no root in it yet"
+))]
+pub struct FingerprintArgs {
+    /// A root's certificate in PEM, or a chain that ends with it; the state folder is not read then
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+
+    #[command(flatten)]
+    state: StateArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    identities: Vec<Annex>,
+}
+
+/// What one identity hands over.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Annex {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust_domain: Option<String>,
+    fingerprint: String,
+    links: Vec<Line>,
+}
+
+/// Where one partner reaches us.
+#[derive(Serialize)]
+struct Line {
+    link: String,
+    peer: String,
+    /// Absent where only we dial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+}
+
+/// Prints the lines.
+pub fn run(args: &FingerprintArgs, out: Out) -> Result<(), Failure> {
+    let identities = match &args.certificate {
+        Some(path) => vec![of_certificate(path)?],
+        None => of_state(&args.state.dir()?)?,
+    };
+    if args.output.is_json() {
+        return out.json(&Answer { identities });
+    }
+    for (index, annex) in identities.iter().enumerate() {
+        if index > 0 {
+            out.line("")?;
+        }
+        show(annex, out)?;
+    }
+    Ok(())
+}
+
+fn show(annex: &Annex, out: Out) -> Result<(), Failure> {
+    let Some(trust_domain) = &annex.trust_domain else { return out.line(&annex.fingerprint) };
+    out.line(out.style().paint(Tone::Strong, trust_domain))?;
+    let mut table = Table::new(&[]).indented(2);
+    for line in &annex.links {
+        let endpoint = match &line.endpoint {
+            Some(endpoint) => Cell::new(Tone::Value, endpoint),
+            None => Cell::new(Tone::Dim, "none, we dial out"),
+        };
+        table.row(["endpoint".into(), endpoint, Cell::new(Tone::Dim, format!("for {}", line.peer))]);
+    }
+    table.row(["fingerprint".into(), Cell::new(Tone::Value, &annex.fingerprint)]);
+    out.table(&table)
+}
+
+fn of_certificate(path: &Path) -> Result<Annex, Failure> {
+    let failed = |why: String| Failure::failed(format!("{}: {why}", clean(&path.display().to_string())));
+    let text = fs::read_to_string(path).map_err(|error| failed(format!("{error}; check its name and permissions")))?;
+    let chain = certificates_from_pem(&text, MAX_ISSUER_CHAIN + 1).map_err(|error| failed(error.to_string()))?;
+    let root = root_of(&chain).map_err(|error| failed(error.to_string()))?;
+    let (namespace, name, trust_domain) = (None, None, None);
+    Ok(Annex { namespace, name, trust_domain, fingerprint: root.to_string(), links: Vec::new() })
+}
+
+fn of_state(dir: &Path) -> Result<Vec<Annex>, Failure> {
+    let state = StateDir::open(dir, false)?;
+    let found = state.fingerprints()?;
+    if found.is_empty() {
+        return Err(Failure::absent(format!(
+            "{} holds no root yet; start `securelink run -f FILE_OR_FOLDER` with a LinkIdentity once",
+            clean(&dir.display().to_string())
+        )));
+    }
+    found.into_iter().map(|identity| annex(&state, identity)).collect()
+}
+
+fn annex(state: &StateDir, identity: IdentityEntry) -> Result<Annex, Failure> {
+    let mut links = Vec::new();
+    for link in state.links()?.into_iter().filter(|link| link.namespace == identity.namespace) {
+        let Some(text) = state.link(&link)?.accepted()? else { continue };
+        let accepted = Accepted::from_bytes(text.as_bytes(), &link);
+        let spec = accepted.map_err(|error| Failure::failed(format!("{link}: {error}")))?.spec;
+        if spec.identity_ref.name != identity.name {
+            continue;
+        }
+        let endpoint = spec.expose.and_then(|expose| {
+            let (host, port) = (expose.hostname?, expose.port);
+            Some(Endpoint { host, port }.to_string())
+        });
+        links.push(Line { link: link.to_string(), peer: spec.peer.trust_domain, endpoint });
+    }
+    Ok(Annex {
+        namespace: Some(identity.namespace),
+        name: Some(identity.name),
+        trust_domain: Some(identity.trust_domain.to_string()),
+        fingerprint: identity.fingerprint.to_string(),
+        links,
+    })
+}
