@@ -210,7 +210,7 @@ fn a_cut_ordered_while_nothing_runs_is_kept_until_it_is_taken_back() {
     let (_temp, state, _root) = minted();
     let cut = state.write_cut(&link(), "incident 2026-114").unwrap();
     let folder = state.link(&link()).unwrap();
-    let by_object = StoredCut::by_object("brake", "incident");
+    let by_object = StoredCut::by_object("brake", "LinkCut/liaison/brake", 1, "incident");
     folder.save_cut(&by_object).unwrap();
     assert!(folder.cuts().unwrap().contains(&cut));
     let again = state.write_cut(&link(), "incident 2026-115").unwrap();

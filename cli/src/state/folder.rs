@@ -84,7 +84,12 @@ impl StateDir {
 
     /// Where the control socket of the process that holds the lock is.
     pub fn socket(&self) -> PathBuf {
-        self.path.join("control.sock")
+        Self::socket_in(&self.path)
+    }
+
+    /// Where it is in a folder that need not be one of ours.
+    pub fn socket_in(dir: &Path) -> PathBuf {
+        dir.join("control.sock")
     }
 
     /// The folder of one identity; it need not exist yet.

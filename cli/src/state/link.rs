@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use securelink_pki::Leaf;
 use securelink_relay_config::{Cut, CutScope, Latch, Millis, Snapshot};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::StateError;
@@ -38,21 +37,19 @@ pub struct StoredCut {
 }
 
 impl StoredCut {
-    /// A new order by `securelink cut`.
+    /// A new order by `securelink cut`. Its identifier is new each time: one that was released is never obeyed again.
     pub fn by_command(reason: &str) -> Self {
-        Self::new("Command", reason, CutOrigin::Command)
+        Self::new(format!("Command/{:016x}", fastrand::u64(..)), 1, reason, CutOrigin::Command)
     }
 
-    /// A new order by the `LinkCut` `name`.
-    pub fn by_object(name: &str, reason: &str) -> Self {
-        Self::new("LinkCut", reason, CutOrigin::Object(name.to_owned()))
+    /// The order of the `LinkCut` `name`.
+    pub fn by_object(name: &str, id: &str, revision: u64, reason: &str) -> Self {
+        Self::new(id.to_owned(), revision, reason, CutOrigin::Object(name.to_owned()))
     }
 
-    /// The identifier is new each time: one that was released is never obeyed again.
-    fn new(kind: &str, reason: &str, origin: CutOrigin) -> Self {
-        let id = format!("{kind}/{:016x}", fastrand::u64(..));
-        let reason = reason.chars().take(MAX_REASON).collect();
-        let cut = Cut { id, revision: 1, scope: CutScope::Link, reason };
+    fn new(id: String, revision: u64, reason: &str, origin: CutOrigin) -> Self {
+        let reason = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
+        let cut = Cut { id, revision, scope: CutScope::Link, reason };
         Self { cut, origin, since: Timestamp::now().into() }
     }
 
@@ -104,19 +101,24 @@ impl LinkDir {
         files::write(&self.path.join("relay.json"), &snapshot.to_bytes())
     }
 
-    /// What was last accepted, in the planner's shape.
-    pub fn accepted<T: DeserializeOwned>(&self) -> Result<Option<T>, StateError> {
-        files::read_json(&self.path.join("accepted.json"))
+    /// What was last accepted, in the planner's format.
+    pub fn accepted(&self) -> Result<Option<String>, StateError> {
+        files::read(&self.accepted_path())
     }
 
     /// Keeps what was accepted.
-    pub fn save_accepted(&self, accepted: &impl Serialize) -> Result<(), StateError> {
-        files::write_json(&self.path.join("accepted.json"), accepted)
+    pub fn save_accepted(&self, accepted: &[u8]) -> Result<(), StateError> {
+        files::write(&self.accepted_path(), accepted)
+    }
+
+    /// Where what was accepted is kept.
+    pub fn accepted_path(&self) -> PathBuf {
+        self.path.join("accepted.json")
     }
 
     /// Forgets what was accepted: the link is gone. Its cuts and ends stay, for one made later under its name.
     pub fn forget_accepted(&self) -> Result<bool, StateError> {
-        files::remove(&self.path.join("accepted.json"))
+        files::remove(&self.accepted_path())
     }
 
     /// Ends of agreements that were seen.
@@ -150,9 +152,10 @@ impl LinkDir {
     }
 
     fn cut_path(&self, id: &str) -> Result<PathBuf, StateError> {
-        let stem = id.replace('/', "-").to_ascii_lowercase();
-        let plain = stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if !plain || stem.is_empty() || stem.len() > 200 {
+        // No name of an object holds `_`, so no two identifiers share a file.
+        let stem = id.replace('/', "_");
+        let plain = stem.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !plain || stem.is_empty() || stem.len() > 250 || stem.starts_with('.') {
             return Err(StateError::Name(id.to_owned()));
         }
         Ok(self.path.join("cuts").join(format!("{stem}.json")))

@@ -1,0 +1,104 @@
+//! What the runtime holds of one link between two looks, and the status made of it.
+
+use jiff::Timestamp;
+use securelink_crds::SecureLinkStatus;
+use securelink_crds::conditions::Condition;
+use securelink_pki::{Leaf, Transitions};
+use securelink_relay_config::{LinkRef, Snapshot};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Relay;
+use super::planning::{self, Certificate, Seen, Verdict};
+use super::report::LinkStatus;
+
+/// One link.
+pub(crate) struct Held {
+    pub(crate) verdict: Verdict,
+    pub(crate) certificate: Certificate,
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) running: Option<Running>,
+    /// What kept the runtime from doing what was decided, each as `what is wrong; what to do`.
+    pub(crate) faults: Vec<String>,
+    pub(crate) status: SecureLinkStatus,
+}
+
+/// A relay and what it was given.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) relay: Relay,
+    pub(crate) installed: Installed,
+    /// Ends what watches it.
+    pub(crate) watched: CancellationToken,
+}
+
+/// Which credentials a relay has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Installed {
+    serial: Vec<u8>,
+    transitions: Transitions,
+}
+
+impl Installed {
+    pub(crate) fn new(leaf: &Leaf, transitions: &Transitions) -> Self {
+        Self { serial: leaf.serial().to_vec(), transitions: transitions.clone() }
+    }
+}
+
+impl Held {
+    /// Makes the status anew and logs what changed.
+    pub(crate) fn refresh(&mut self, now: Timestamp) {
+        let report = self.running.as_ref().map(|running| running.relay.report());
+        let seen = Seen { certificate: &self.certificate, snapshot: self.snapshot.as_ref(), report: report.as_ref() };
+        let status = planning::status(&self.verdict, seen, &self.status, now);
+        log_transitions(&self.verdict.link, &self.status.conditions, &status.conditions);
+        self.status = status;
+    }
+
+    /// When to look again.
+    pub(crate) fn deadline(&self, now: Timestamp) -> Option<Timestamp> {
+        let report = self.running.as_ref().map(|running| running.relay.report());
+        let seen = Seen { certificate: &self.certificate, snapshot: self.snapshot.as_ref(), report: report.as_ref() };
+        let status = planning::next_deadline(&self.verdict, seen, now);
+        let renewal = self.certificate.leaf.as_ref().map(|leaf| leaf.renew_at);
+        [status, renewal].into_iter().flatten().min()
+    }
+
+    /// For people and programs.
+    pub(crate) fn shown(&self) -> LinkStatus {
+        let validated = self.verdict.validated();
+        let problems = self.verdict.problems.iter().map(ToString::to_string);
+        LinkStatus {
+            link: self.verdict.link.clone(),
+            trust_domain: validated.map(|link| link.own.to_string()),
+            peer: validated.map(|link| link.peer.trust_domain.to_string()),
+            status: self.status.clone(),
+            problems: problems.chain(self.faults.iter().cloned()).collect(),
+            report: self.running.as_ref().map(|running| running.relay.report()),
+        }
+    }
+
+    /// Whether what should run can carry a stream.
+    pub(crate) fn is_ready(&self) -> bool {
+        match (&self.running, self.verdict.validated()) {
+            (Some(running), _) => running.relay.is_ready(),
+            (None, wanted) => wanted.is_none() && self.faults.is_empty(),
+        }
+    }
+}
+
+/// One line a condition that changed. A message may quote a peer: it is escaped.
+fn log_transitions(link: &LinkRef, before: &[Condition], now: &[Condition]) {
+    let same = |a: &Condition, b: &Condition| a.type_ == b.type_ && a.status == b.status && a.reason == b.reason;
+    for new in now.iter().filter(|new| !before.iter().any(|old| same(old, new))) {
+        let (condition, status, reason) = (&*new.type_, &*new.status, &*new.reason);
+        let message = new.message.escape_debug().to_string();
+        if status == "False" {
+            tracing::warn!(%link, condition, status, reason, message, "condition changed");
+        } else {
+            tracing::info!(%link, condition, status, reason, message, "condition changed");
+        }
+    }
+    for gone in before.iter().filter(|old| !now.iter().any(|new| new.type_ == old.type_)) {
+        tracing::info!(%link, condition = &*gone.type_, "condition is over");
+    }
+}

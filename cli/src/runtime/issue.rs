@@ -1,0 +1,257 @@
+//! The one effect on certificates: root, intermediate and leaf are issued as the planner decides, and kept.
+
+use jiff::Timestamp;
+use securelink_crds::LinkIdentity;
+use securelink_crds::conditions::Reason;
+use securelink_id::Fingerprint;
+use securelink_pki::lifetimes::{Role, Validity, renew_at};
+use securelink_pki::{Intermediate, Leaf, Root, Transitions};
+use securelink_relay_config::Digest;
+
+use super::planning::{
+    Certificate, Decision, Facts, LeafInUse, RootDecision, RootKey, Stored, ValidatedLink, Wanted, decide, failure,
+    root_decision,
+};
+use crate::state::{IdentityDir, LinkDir, StateError};
+
+/// Why an identity cannot issue, in one word and for a person.
+pub(crate) type Failure = (Reason, String);
+
+/// An identity ready to issue, as far as it is.
+#[derive(Debug)]
+pub(crate) struct Issuer {
+    /// What partners pin, where it is known.
+    pub(crate) root: Option<Fingerprint>,
+    /// What signs leaves; absent where nothing can be issued.
+    intermediate: Option<Intermediate>,
+    /// The way from older roots.
+    pub(crate) transitions: Transitions,
+    /// What is wrong with the identity.
+    pub(crate) failure: Option<Failure>,
+    /// When the intermediate is due.
+    pub(crate) due: Option<Timestamp>,
+}
+
+/// Makes an identity ready: mints its first root, renews its intermediate. `declared` is absent while the object cannot
+/// be read: then nothing is minted, and what there is goes on.
+pub(crate) fn prepare(folder: &IdentityDir, declared: Option<&LinkIdentity>, now: Timestamp) -> Issuer {
+    let mut issuer =
+        Issuer { root: None, intermediate: None, transitions: Transitions::none(), failure: None, due: None };
+    if let Err(error) = fill(&mut issuer, folder, declared, now) {
+        issuer.failure = Some(failure(Reason::IssuerFailed, error.to_string()));
+    }
+    issuer
+}
+
+fn fill(
+    issuer: &mut Issuer,
+    folder: &IdentityDir,
+    declared: Option<&LinkIdentity>,
+    now: Timestamp,
+) -> Result<(), StateError> {
+    let record = folder.record()?;
+    issuer.root = record.as_ref().map(|record| record.fingerprint);
+    if let Some(identity) = declared
+        && let Some(refused) = refuse(identity, record.as_ref().map(|record| record.trust_domain.as_str()))
+    {
+        issuer.failure = Some(refused);
+        return Ok(());
+    }
+    issuer.transitions = folder.transitions()?;
+    let expected = declared.and_then(|identity| identity.spec.expected_fingerprint.as_ref()?.parse().ok());
+    let (stored, mut damage) = found(folder.root())?;
+    let key = match &stored {
+        Some(root) => RootKey::Present { fingerprint: root.fingerprint(), made_for_this: true },
+        None if damage.is_some() => RootKey::Unreadable,
+        None => RootKey::Absent,
+    };
+    let root = match (root_decision(key, issuer.root, expected), declared) {
+        (RootDecision::Use(_), _) => stored,
+        (RootDecision::Mint, Some(identity)) => match mint(folder, identity, now) {
+            Ok(root) => Some(root),
+            Err(why) => {
+                issuer.failure = Some(failure(Reason::IssuerFailed, why));
+                return Ok(());
+            }
+        },
+        (RootDecision::Mint, None) => None,
+        (RootDecision::RootMissing { wanted }, _) => {
+            issuer.failure = Some(missing(folder, wanted, damage.take()));
+            None
+        }
+        (RootDecision::RootConflict { found, wanted }, _) => {
+            issuer.failure = Some(conflict(folder, found, wanted));
+            return Ok(());
+        }
+    };
+    issuer.root = root.as_ref().map(Root::fingerprint).or(issuer.root);
+    renew_intermediate(issuer, folder, root.as_ref(), now)
+}
+
+/// What standalone cannot do, and what an identity cannot become.
+fn refuse(identity: &LinkIdentity, recorded: Option<&str>) -> Option<Failure> {
+    if identity.spec.issuer.built_in.is_none() {
+        let message = "without a cluster only `issuer: {builtIn: {}}` is supported; write that, or run the operator";
+        return Some(failure(Reason::IssuerFailed, message));
+    }
+    let recorded = recorded.filter(|recorded| *recorded != identity.spec.trust_domain)?;
+    let message = format!(
+        "the state folder holds the root of {recorded}, the LinkIdentity says {}; correct the trust domain, or create a LinkIdentity of another name",
+        identity.spec.trust_domain.escape_debug()
+    );
+    Some(failure(Reason::RootConflict, message))
+}
+
+fn mint(folder: &IdentityDir, identity: &LinkIdentity, now: Timestamp) -> Result<Root, String> {
+    let trust_domain =
+        identity.spec.trust_domain.parse().map_err(|error: securelink_id::TrustDomainError| error.to_string())?;
+    let root = Root::generate(&trust_domain, now).map_err(|error| error.to_string())?;
+    folder.save_first_root(&root).map_err(|error| error.to_string())?;
+    tracing::info!(%trust_domain, fingerprint = %root.fingerprint(), "minted a root; partners pin this fingerprint");
+    Ok(root)
+}
+
+fn missing(folder: &IdentityDir, wanted: Option<Fingerprint>, damage: Option<StateError>) -> Failure {
+    let which = wanted.map(|wanted| format!(" {wanted}")).unwrap_or_default();
+    let why = damage.map_or_else(|| "its key is gone".to_owned(), |damage| damage.to_string());
+    failure(
+        Reason::RootMissing,
+        format!(
+            "the root{which} cannot be used: {why}; restore root.key and root.pem in {} from a backup, no other root is ever made in its place",
+            folder.path().display()
+        ),
+    )
+}
+
+fn conflict(folder: &IdentityDir, found: Fingerprint, wanted: Option<Fingerprint>) -> Failure {
+    let wanted = wanted.map_or_else(|| "another".to_owned(), |wanted| wanted.to_string());
+    failure(
+        Reason::RootConflict,
+        format!(
+            "{} holds the root {found}, expected is {wanted}; restore the expected root, or correct expectedFingerprint",
+            folder.path().display()
+        ),
+    )
+}
+
+fn renew_intermediate(
+    issuer: &mut Issuer,
+    folder: &IdentityDir,
+    root: Option<&Root>,
+    now: Timestamp,
+) -> Result<(), StateError> {
+    let Some(wanted) = issuer.root else { return Ok(()) };
+    let (mut stored, damage) = found(folder.intermediate())?;
+    let facts = |intermediate: &Intermediate| Facts {
+        key_matches: true,
+        root: Some(intermediate.root()),
+        identity: None,
+        dns_names: std::collections::BTreeSet::new(),
+        not_before: intermediate.validity().not_before,
+        not_after: intermediate.end(),
+        renew_at: due(Role::Intermediate, intermediate.validity(), &intermediate.chain()[0]),
+    };
+    let decision = decide(&described(stored.as_ref().map(facts), damage.as_ref()), &Wanted::intermediate(wanted), now);
+    if let (Decision::Issue { reason }, Some(root)) = (decision, root) {
+        match root.issue_intermediate(now) {
+            Ok(intermediate) => {
+                folder.save_intermediate(&intermediate)?;
+                tracing::info!(reason = reason.as_str(), until = %intermediate.end(), "issued an intermediate");
+                stored = Some(intermediate);
+            }
+            Err(error) => issuer.failure = Some(failure(Reason::IssuerFailed, error.to_string())),
+        }
+    }
+    // One that is due and cannot be renewed goes on to its end, if it is of our root.
+    let usable = stored.filter(|held| held.root() == wanted && now < held.end() && held.validity().contains(now));
+    issuer.due = usable.as_ref().map(|held| due(Role::Intermediate, held.validity(), &held.chain()[0]));
+    issuer.intermediate = usable;
+    Ok(())
+}
+
+/// The leaf of one link: kept, or issued anew.
+pub(crate) fn leaf(
+    folder: &LinkDir,
+    issuer: &Issuer,
+    link: &ValidatedLink,
+    now: Timestamp,
+) -> Result<(Option<Leaf>, Certificate), StateError> {
+    let mut certificate = Certificate { root: issuer.root, leaf: None, failure: issuer.failure.clone() };
+    let (mut stored, damage) = found(folder.leaf())?;
+    let Some(root) = issuer.root else { return Ok((None, certificate)) };
+    let facts = |leaf: &Leaf| Facts {
+        key_matches: true,
+        root: chains_to(leaf, now),
+        identity: Some(leaf.identity().clone()),
+        dns_names: leaf.dns_names().iter().cloned().collect(),
+        not_before: leaf.validity().not_before,
+        not_after: leaf.validity().not_after,
+        renew_at: due(Role::Leaf, leaf.validity(), &leaf.chain()[0]),
+    };
+    let wanted = Wanted::leaf(root, link);
+    let described = described(stored.as_ref().map(facts), damage.as_ref());
+    if let Decision::Issue { reason } = decide(&described, &wanted, now) {
+        match issue_leaf(issuer, link, now) {
+            Ok(leaf) => {
+                folder.save_leaf(&leaf)?;
+                tracing::info!(link = %link.link, reason = reason.as_str(), until = %leaf.validity().not_after, "issued a leaf");
+                stored = Some(leaf);
+            }
+            Err(why) => certificate.failure = certificate.failure.or(Some(failure(Reason::IssuerFailed, why))),
+        }
+    }
+    // What cannot be renewed is presented as long as it is this link's: an end or a wrong name the peer would refuse.
+    let usable = stored.filter(|held| Some(held.identity()) == wanted.identity.as_ref() && held.root() == root);
+    certificate.leaf = usable.as_ref().map(in_use);
+    Ok((usable, certificate))
+}
+
+fn issue_leaf(issuer: &Issuer, link: &ValidatedLink, now: Timestamp) -> Result<Leaf, String> {
+    let Some(intermediate) = &issuer.intermediate else {
+        return Err("there is no intermediate to issue it; see the LinkIdentity".to_owned());
+    };
+    let names = link.dns_names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let leaf = intermediate.issue_leaf(&link.identity(), &names, now).map_err(|error| error.to_string())?;
+    leaf.check(now).map_err(|refusal| format!("the new leaf would be refused: {refusal}"))?;
+    Ok(leaf)
+}
+
+fn in_use(leaf: &Leaf) -> LeafInUse {
+    LeafInUse {
+        serial: leaf.serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        not_after: leaf.validity().not_after,
+        renew_at: due(Role::Leaf, leaf.validity(), &leaf.chain()[0]),
+    }
+}
+
+/// The root a leaf verifies to. Its own dates are the decision's affair: it is judged at a moment within them.
+fn chains_to(leaf: &Leaf, now: Timestamp) -> Option<Fingerprint> {
+    let dates = leaf.validity();
+    let at = now.clamp(dates.not_before, dates.not_after.max(dates.not_before));
+    leaf.check(at).ok().map(|verified| verified.root)
+}
+
+/// When a certificate is renewed. The jitter comes from the certificate itself, so that every look gives one answer.
+fn due(role: Role, validity: Validity, certificate: &[u8]) -> Timestamp {
+    let random = Digest::of(certificate).0;
+    let jitter = f64::from(u16::from_be_bytes([random[0], random[1]])) / f64::from(u16::MAX);
+    renew_at(role, &validity, jitter)
+}
+
+fn described(facts: Option<Facts>, damage: Option<&StateError>) -> Stored {
+    match (facts, damage) {
+        (Some(facts), _) => Stored::Present(facts),
+        (None, Some(_)) => Stored::Unreadable,
+        (None, None) => Stored::Missing,
+    }
+}
+
+/// Parts what is damaged, which the decision judges, from what cannot be read or must not be used.
+fn found<T>(read: Result<Option<T>, StateError>) -> Result<(Option<T>, Option<StateError>), StateError> {
+    match read {
+        Ok(found) => Ok((found, None)),
+        Err(error) if error.is_damage() => Ok((None, Some(error))),
+        Err(error) => Err(error),
+    }
+}

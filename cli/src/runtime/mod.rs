@@ -1,0 +1,281 @@
+//! The standalone runtime: one organization's half of its links, in one process, from YAML files and a state folder.
+//!
+//! It runs the planner's functions and the relay's code as they run in a cluster; here are only the files, the clock and
+//! the sockets around them. What is wrong in a file never ends a link that works.
+
+mod apply;
+mod declared;
+mod engine;
+mod error;
+mod files;
+mod held;
+mod issue;
+mod planning;
+mod reconcile;
+mod report;
+mod shared;
+mod store;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use securelink_crds::load::ObjectId;
+use securelink_relay_config::{GreetReply, LinkRef};
+use serde_json::{Value, json};
+
+use self::declared::{Declarations, as_object};
+pub use self::engine::Clock;
+use self::engine::Metrics;
+pub use self::error::RuntimeError;
+pub use self::report::{CutDone, LinkProblem, LinkStatus, ReloadReport, ResumeDone};
+use self::shared::{Shared, World};
+use self::watch::{DEBOUNCE, Watch};
+use crate::control::{Local, Socket};
+use crate::state::{StateDir, StoredCut};
+
+/// Where metrics and status are shown unless told otherwise.
+pub const DEFAULT_LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15_445);
+
+/// What a runtime is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// YAML files, and folders of them.
+    pub files: Vec<PathBuf>,
+    /// Where keys and everything else that must last is kept.
+    pub state_dir: PathBuf,
+    /// Whether a new or empty state folder may be taken; a mistyped one is refused without it.
+    pub init: bool,
+    /// By link (`NAME` or `NAMESPACE/NAME`): where the peer's listener binds instead of `expose.port` on all addresses.
+    pub listen: BTreeMap<String, SocketAddr>,
+    /// Whether a peer may be dialed on this very machine, as the demo does.
+    pub allow_loopback_peers: bool,
+    /// Where metrics and status are shown; nowhere if absent. Port 0 takes any.
+    pub local: Option<SocketAddr>,
+    /// Whether the files are read again when they change or SIGHUP arrives.
+    pub watch: bool,
+}
+
+/// A running half of an organization's links. Cheap to clone; runs until [`Runtime::shutdown`].
+#[derive(Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+    local: Option<SocketAddr>,
+}
+
+impl Runtime {
+    /// Starts every link the files declare. Mistakes in files do not stop it, as long as anything can run.
+    pub async fn start(options: Options) -> Result<Self, RuntimeError> {
+        Self::start_with(options, Clock::system()).await
+    }
+
+    /// The same by another clock.
+    #[doc(hidden)]
+    pub async fn start_with(options: Options, clock: Clock) -> Result<Self, RuntimeError> {
+        files::check(&options.files)?;
+        let state = StateDir::open(&options.state_dir, options.init)?;
+        let lock = state.lock()?;
+        let mut registry = Registry::default();
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("securelink_build", "The version that runs", Info::new(version));
+        let metrics = Metrics::register(&mut registry);
+        let socket = Socket::bind(&state.socket())?;
+        let local = match options.local {
+            Some(address) => Some(Local::bind(address).await?),
+            None => None,
+        };
+        let watch = if options.watch { Watch::new(&options.files) } else { Watch::off() };
+        let address = local.as_ref().map(Local::address);
+        let shared = Arc::new(Shared::new(options, clock, state, lock, metrics));
+        let runtime = Self { shared, local: address };
+        let pause = runtime.first_look().await?;
+        runtime.spawn(watch, pause, socket, local.zip(Some(Arc::new(registry))));
+        Ok(runtime)
+    }
+
+    fn spawn(&self, watch: Watch, pause: Duration, socket: Socket, local: Option<(Local, Arc<Registry>)>) {
+        let shared = &self.shared;
+        shared.tasks.spawn(self.clone().keep_looking(watch, pause));
+        shared.tasks.spawn(socket.run(self.clone(), shared.stop.clone()));
+        if let Some((local, registry)) = local {
+            shared.tasks.spawn(local.run(self.clone(), registry, shared.stop.clone()));
+        }
+        shared.tasks.close();
+    }
+
+    /// Reads the files again and does what they say.
+    pub async fn reload(&self) -> ReloadReport {
+        self.look(&mut *self.shared.world.lock().await, true).await.0
+    }
+
+    /// Every link, sorted by name.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        let now = self.shared.clock.now();
+        let mut links = self.shared.links_mut();
+        let shown = links.values_mut().map(|held| {
+            held.refresh(now);
+            held.shown()
+        });
+        shown.collect()
+    }
+
+    /// The links that should run and cannot carry a stream.
+    pub fn not_ready(&self) -> Vec<LinkRef> {
+        let links = self.shared.links();
+        links.iter().filter(|(_, held)| !held.is_ready()).map(|(link, _)| link.clone()).collect()
+    }
+
+    /// Cuts a link: written down first, then obeyed. Returns when no stream of it is left.
+    pub async fn cut(&self, link: &LinkRef, reason: &str) -> Result<CutDone, RuntimeError> {
+        let folder = self.known(link)?;
+        let began = Instant::now();
+        let order = StoredCut::by_command(reason);
+        folder.save_cut(&order)?;
+        let receipt = match self.shared.running(link) {
+            Some(running) => Some(running.relay.cut(order.cut.clone()).await),
+            None => None,
+        };
+        let took = began.elapsed();
+        let (ended, fresh) = receipt.map_or((0, true), |receipt| (receipt.ended, receipt.fresh));
+        tracing::warn!(%link, cut = order.cut.id, reason = %reason.escape_debug(), ended, "cut");
+        self.shared.wake.notify_one();
+        Ok(CutDone { ended, took, fresh })
+    }
+
+    /// Takes back what [`Runtime::cut`] ordered. A `LinkCut` in the files goes on cutting.
+    pub async fn resume(&self, link: &LinkRef) -> Result<ResumeDone, RuntimeError> {
+        let folder = self.known(link)?;
+        let mut world = self.shared.world.lock().await;
+        // Only what a snapshot has acknowledged can be released by the next one.
+        self.look(&mut world, false).await;
+        let mut done = ResumeDone::default();
+        let stored = folder.cuts()?;
+        for order in stored.iter().filter(|order| order.is_command()) {
+            folder.remove_cut(&order.cut.id)?;
+            done.released.push(order.cut.id.clone());
+        }
+        done.still_cut_by = store::objects(&stored);
+        self.look(&mut world, false).await;
+        tracing::info!(%link, released = done.released.len(), "resumed");
+        Ok(done)
+    }
+
+    /// Sends a message to the peer, who signs for it.
+    pub async fn greet(&self, link: &LinkRef, text: &str) -> Result<GreetReply, RuntimeError> {
+        self.known(link)?;
+        let running = self.shared.running(link).ok_or_else(|| RuntimeError::NotRunning(link.clone()))?;
+        running.relay.greet(text).await.map_err(|error| RuntimeError::Greet(error.to_string()))
+    }
+
+    /// Where metrics and status are shown.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Lets streams finish until `deadline`, stops everything and lets the state folder go.
+    pub async fn shutdown(&self, deadline: Duration) {
+        self.shared.stop.cancel();
+        // A look that is under way ends first; no other begins.
+        drop(self.shared.world.lock().await);
+        let held = std::mem::take(&mut *self.shared.links_mut());
+        let drained = held.into_values().filter_map(|held| held.running).map(|running| async move {
+            running.watched.cancel();
+            running.relay.drain(deadline).await;
+        });
+        let mut draining = tokio::task::JoinSet::new();
+        drained.for_each(|drain| drop(draining.spawn(drain)));
+        draining.join_all().await;
+        self.shared.tasks.wait().await;
+        self.shared.world.lock().await.lock = None;
+    }
+
+    async fn first_look(&self) -> Result<Duration, RuntimeError> {
+        let mut world = self.shared.world.lock().await;
+        let (report, pause) = self.look(&mut world, true).await;
+        let any = world.files.identities.values().any(Option::is_some) || !self.shared.links().is_empty();
+        if any {
+            return Ok(pause);
+        }
+        let problems = report.problems.iter().map(ToString::to_string);
+        Err(RuntimeError::NothingToRun(problems.chain(report.notes.iter().cloned()).collect()))
+    }
+
+    /// Looks whenever something may have changed, until the end.
+    async fn keep_looking(self, mut watch: Watch, mut pause: Duration) {
+        loop {
+            let read = tokio::select! {
+                () = self.shared.stop.cancelled() => return,
+                () = self.shared.wake.notified() => false,
+                () = watch.changed() => {
+                    tokio::time::sleep(DEBOUNCE).await;
+                    true
+                }
+                () = tokio::time::sleep(pause) => self.shared.options.watch,
+            };
+            pause = self.look(&mut *self.shared.world.lock().await, read).await.1;
+        }
+    }
+
+    /// One look at everything; says what is new in it, and how long to sleep.
+    async fn look(&self, world: &mut World, read: bool) -> (ReloadReport, Duration) {
+        if self.shared.stop.is_cancelled() {
+            return (ReloadReport::default(), Duration::MAX);
+        }
+        if read {
+            let loaded = files::read(&self.shared.options.files, |id| self.before(&world.files, id));
+            world.files = Declarations::new(loaded, Some(&world.files));
+        }
+        let (report, deadline) = reconcile::reconcile(&self.shared, &world.files).await;
+        say(&report, &world.said);
+        world.said = report.clone();
+        (report, reconcile::pause(deadline, self.shared.clock.now()))
+    }
+
+    /// An object as it was accepted, for the rules on what cannot be changed.
+    fn before(&self, files: &Declarations, id: &ObjectId) -> Option<Value> {
+        let at = LinkRef { namespace: id.namespace.clone()?, name: id.name.clone() };
+        match id.kind.as_str() {
+            "SecureLink" => {
+                let text = self.shared.state.link(&at).ok()?.accepted().ok()??;
+                let accepted: Value = serde_json::from_str(&text).ok()?;
+                Some(as_object("SecureLink", &at, &accepted["spec"]))
+            }
+            "LinkIdentity" => {
+                let record = self.shared.state.identity(&at.namespace, &at.name).ok()?.record().ok()??;
+                let spec = json!({"trustDomain": record.trust_domain, "issuer": {"builtIn": {}}});
+                Some(as_object("LinkIdentity", &at, &spec))
+            }
+            "LinkCut" => files.cut_before(id),
+            _ => None,
+        }
+    }
+
+    fn known(&self, link: &LinkRef) -> Result<crate::state::LinkDir, RuntimeError> {
+        let known = self.shared.known();
+        if known.contains(link) {
+            return Ok(self.shared.state.link(link)?);
+        }
+        Err(RuntimeError::UnknownLink { link: link.clone(), known })
+    }
+}
+
+/// Logs what was not said the last time.
+fn say(report: &ReloadReport, said: &ReloadReport) {
+    for problem in report.problems.iter().filter(|problem| !said.problems.contains(problem)) {
+        tracing::error!(problem = %problem, "a file has a problem; what worked goes on");
+    }
+    for problem in report.refused.iter().filter(|problem| !said.refused.contains(problem)) {
+        tracing::error!(about = problem.about, problem = %problem.message.escape_debug(), "not as declared");
+    }
+    for note in report.notes.iter().filter(|note| !said.notes.contains(note)) {
+        tracing::warn!(note = %note.escape_debug(), "has no effect here");
+    }
+    for link in &report.changed {
+        tracing::info!(%link, "the link's configuration changed");
+    }
+}

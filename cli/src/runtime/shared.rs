@@ -1,0 +1,116 @@
+//! What the parts of a running runtime share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use securelink_crds::SecureLinkStatus;
+use securelink_relay_config::LinkRef;
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Options;
+use super::declared::Declarations;
+use super::engine::{Clock, Metrics, Relay};
+use super::held::{Held, Running};
+use super::report::ReloadReport;
+use crate::state::{Lock, StateDir};
+
+type Links = BTreeMap<LinkRef, Held>;
+
+/// What the parts of a running runtime share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) clock: Clock,
+    pub(crate) state: StateDir,
+    pub(crate) metrics: Metrics,
+    /// Held from one look to the end of it: looks do not overlap. A cut does not wait for it.
+    pub(crate) world: Mutex<World>,
+    /// Asks for a look without reading the files.
+    pub(crate) wake: Notify,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    links: RwLock<Links>,
+}
+
+/// What one look leaves to the next.
+pub(crate) struct World {
+    /// Held as long as the runtime works on the folder.
+    pub(crate) lock: Option<Lock>,
+    pub(crate) files: Declarations,
+    /// What was said last, so that it is said once.
+    pub(crate) said: ReloadReport,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, clock: Clock, state: StateDir, lock: Lock, metrics: Metrics) -> Self {
+        // Before the first reading no guard rail is known.
+        let files = Declarations { unguarded: true, ..Declarations::default() };
+        let world = World { lock: Some(lock), files, said: ReloadReport::default() };
+        Self {
+            options,
+            clock,
+            state,
+            metrics,
+            world: Mutex::new(world),
+            wake: Notify::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            links: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn links(&self) -> RwLockReadGuard<'_, Links> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn links_mut(&self) -> RwLockWriteGuard<'_, Links> {
+        self.links.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn running(&self, link: &LinkRef) -> Option<Running> {
+        self.links().get(link)?.running.clone()
+    }
+
+    pub(crate) fn status_before(&self, link: &LinkRef) -> SecureLinkStatus {
+        self.links().get(link).map(|held| held.status.clone()).unwrap_or_default()
+    }
+
+    /// Every link that runs or has something to say.
+    pub(crate) fn known(&self) -> Vec<LinkRef> {
+        self.links().keys().cloned().collect()
+    }
+
+    pub(crate) fn publish(&self, link: &LinkRef, held: Option<Held>) {
+        match held {
+            Some(held) => drop(self.links_mut().insert(link.clone(), held)),
+            None => drop(self.links_mut().remove(link)),
+        }
+    }
+
+    pub(crate) fn set_fault(&self, link: &LinkRef, fault: String) {
+        if let Some(held) = self.links_mut().get_mut(link) {
+            held.faults = vec![fault];
+        }
+    }
+
+    /// Makes a link's status anew whenever its relay has news.
+    pub(crate) fn watch(self: &Arc<Self>, link: &LinkRef, relay: &Relay, ended: CancellationToken) {
+        let (shared, link, mut changes) = (Arc::clone(self), link.clone(), relay.changes());
+        self.tasks.spawn(async move {
+            loop {
+                let changed = tokio::select! {
+                    () = ended.cancelled() => return,
+                    () = shared.stop.cancelled() => return,
+                    changed = changes.changed() => changed,
+                };
+                if changed.is_err() {
+                    return;
+                }
+                if let Some(held) = shared.links_mut().get_mut(&link) {
+                    held.refresh(shared.clock.now());
+                }
+            }
+        });
+    }
+}
