@@ -513,6 +513,10 @@ impl Party {
             if !said_bye && (dialer && self.next_nonce == 0 || !dialer && session.peer().is_some()) {
                 acts.push(Act::Hello);
             }
+            // A dialer gives up, or an acceptor refuses in place of HELLO.
+            if !said_bye && (!dialer || self.next_nonce > 0) {
+                acts.push(Act::Bye);
+            }
             return acts;
         }
         if session.phase() == Phase::Closed {
@@ -680,6 +684,10 @@ impl Pair {
             );
             return;
         }
+        if [a, b].iter().any(|party| party.session.phase() == Phase::Hello) {
+            assert!(b.session.said_bye() && a.session.heard_bye(), "no greeting and no refusal\n{log}");
+            return;
+        }
         for (one, other) in [(a, b), (b, a)] {
             assert_eq!(one.session.phase(), Phase::Idle, "not idle again\n{log}");
             assert_eq!(one.session.counts().sent, other.session.counts().received, "counts differ\n{log}");
@@ -740,6 +748,8 @@ fn the_random_schedules_reach_every_crossing_that_matters() {
         ("streaming", "HEAD"),
         ("opening", "BYE"),
         ("idle", "PONG"),
+        ("hello", "BYE"),
+        ("hello, bye said", "HELLO"),
     ];
     for (phase, kind) in crossings {
         assert!(seen.contains(&(phase.to_owned(), kind)), "no schedule had {kind} arrive in phase {phase}");

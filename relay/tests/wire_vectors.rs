@@ -13,9 +13,12 @@ use securelink_relay::wire::{
 use securelink_relay_config::{AgreementTerm, Declaration, Digest, Head, LinkState, Millis};
 use serde_json::Value;
 
+fn specification(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/spec").join(file)).unwrap()
+}
+
 fn vectors(list: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/spec/vectors.json");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = specification("vectors.json");
     let all: Value = serde_json::from_str(&text).unwrap();
     let list = all[list].as_array().unwrap().clone();
     let names: BTreeSet<&str> = list.iter().map(|vector| text_of(&vector["name"])).collect();
@@ -205,6 +208,28 @@ fn invalid_frames_are_refused_each_with_its_error() {
         seen.insert(error);
     }
     assert_eq!(seen.len(), 8, "some error has no vector: {seen:?}");
+}
+
+/// The cells of the specification's table rows that begin with `first`.
+fn rows(text: &str, first: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    text.lines().filter(|line| line.starts_with('|')).map(cells).filter(|cells| cells[0] == first).collect()
+}
+
+#[test]
+fn the_specifications_tables_of_frames_and_codes_are_those_of_the_code() {
+    let text = specification("securelink-1.md");
+    for kind in Kind::ALL {
+        let number = format!("{:#04x}", kind.number());
+        let row = rows(&text, kind.as_str()).into_iter().find(|row| row.get(1) == Some(&number));
+        let row = row.unwrap_or_else(|| panic!("the table of frames has no {kind} {number}"));
+        let digits: String = row[2].split(',').next().unwrap().chars().filter(char::is_ascii_digit).collect();
+        assert_eq!(digits, kind.max_payload().to_string(), "the bound of {kind}");
+    }
+    for code in Code::ALL {
+        let found = rows(&text, code.as_str()).iter().any(|row| row[1] == code.number().to_string());
+        assert!(found, "the table of codes has no {code} {}", code.number());
+    }
 }
 
 #[test]
