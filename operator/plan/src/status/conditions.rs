@@ -92,14 +92,14 @@ fn accepted(verdict: &Verdict) -> Finding {
     let (whole, entries): (Vec<&Problem>, Vec<&Problem>) =
         verdict.problems.iter().partition(|problem| problem.about == About::Link);
     if let Some(first) = whole.first() {
-        let mut message = spell_out(&whole);
-        message.push_str(match (&verdict.base, verdict.whole_cut()) {
-            (Base::None, _) => ". Nothing runs",
-            (_, Some(_)) => ". Nothing flows",
-            (Base::LastAccepted(_), None) => ". What was accepted last goes on, less what this edit takes away",
-            (Base::New(_), None) => ". The rest of the link goes on",
-        });
-        return finding(false, first.reason, message);
+        let message = spell_out(&whole);
+        let effect = match (&verdict.base, verdict.whole_cut()) {
+            (Base::None, _) => "Nothing runs",
+            (_, Some(_)) => "Nothing flows",
+            (Base::LastAccepted(_), None) => "What was accepted last goes on, less what this edit takes away",
+            (Base::New(_), None) => "The rest of the link goes on",
+        };
+        return finding(false, first.reason, sentences([message, effect.to_owned()]));
     }
     match verdict.base {
         Base::None => finding(false, Reason::Invalid, "the SecureLink is deleted. Nothing runs".to_owned()),
@@ -113,7 +113,13 @@ fn spell_out(problems: &[&Problem]) -> String {
     if problems.len() > SPELLED_OUT {
         lines.push(format!("{} more", problems.len() - SPELLED_OUT));
     }
-    lines.join(". ")
+    sentences(lines)
+}
+
+/// One line of sentences; a remedy may end with a question mark of its own.
+fn sentences(all: impl IntoIterator<Item = String>) -> String {
+    let join = |line: String, next: String| format!("{line}{} {next}", if line.ends_with('?') { "" } else { "." });
+    all.into_iter().reduce(join).unwrap_or_default()
 }
 
 fn certificate_ready(observed: Observed<'_>, now: Timestamp) -> Finding {
