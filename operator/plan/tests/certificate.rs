@@ -20,8 +20,8 @@ fn hours(hours: i64) -> Timestamp {
     now() + SignedDuration::from_hours(hours)
 }
 
-fn identity(audience: &str) -> Option<SpiffeId> {
-    Some(SpiffeId::link("interpol.example".parse().unwrap(), audience.parse().unwrap()))
+fn identity(audience: &str) -> SpiffeId {
+    SpiffeId::link("interpol.example".parse().unwrap(), audience.parse().unwrap())
 }
 
 fn names(name: &str) -> BTreeSet<String> {
@@ -29,14 +29,14 @@ fn names(name: &str) -> BTreeSet<String> {
 }
 
 fn wanted() -> Wanted {
-    Wanted { root: ROOT, identity: identity("europol.example"), dns_names: names("link.interpol.example") }
+    Wanted { root: ROOT, identity: Some(identity("europol.example")), dns_names: names("link.interpol.example") }
 }
 
 fn good() -> Facts {
     Facts {
         key_matches: true,
         root: Some(ROOT),
-        identity: identity("europol.example"),
+        identity: Some(identity("europol.example")),
         dns_names: names("link.interpol.example"),
         not_before: hours(-1),
         not_after: hours(72),
@@ -44,12 +44,15 @@ fn good() -> Facts {
     }
 }
 
+/// Makes one fact wrong.
+type Spoil = fn(&mut Facts);
+
 #[test]
 fn each_check_has_its_reason_and_its_place() {
-    let rows: [(IssueReason, fn(&mut Facts)); 7] = [
+    let rows: [(IssueReason, Spoil); 7] = [
         (IssueReason::KeyMismatch, |facts| facts.key_matches = false),
         (IssueReason::WrongRoot, |facts| facts.root = Some(OTHER)),
-        (IssueReason::WrongIdentity, |facts| facts.identity = identity("eurojust.example")),
+        (IssueReason::WrongIdentity, |facts| facts.identity = Some(identity("eurojust.example"))),
         (IssueReason::WrongDnsNames, |facts| facts.dns_names = names("old.interpol.example")),
         (IssueReason::Expired, |facts| facts.not_after = now()),
         (IssueReason::NotYetValid, |facts| facts.not_before = hours(1)),

@@ -98,8 +98,10 @@ fn apply(value: &mut Value, (at, new): &(prop::sample::Index, Option<Value>)) {
 fn invalid_edit() -> impl Strategy<Value = Value> {
     prop::collection::vec(change(), 1..6).prop_map(|changes| {
         let mut value = written();
-        changes.iter().for_each(|change| apply(&mut value, change));
-        value["spec"]["typo"] = json!(1);
+        for change in &changes {
+            apply(&mut value, change);
+        }
+        value["typo"] = json!(1);
         value
     })
 }
@@ -108,7 +110,7 @@ fn judged(value: Value, before: &Verdict) -> Verdict {
     let problems = judge(&value, None).unwrap_err();
     let mut gathered = GATHERED.clone();
     gathered.declared = Declared::Invalid { value, problems };
-    gathered.last_accepted = before.accepted.clone();
+    gathered.last_accepted.clone_from(&before.accepted);
     validate(&gathered)
 }
 
@@ -229,7 +231,7 @@ fn link(imports: &[&str]) -> ValidatedLink {
     let one = link.imports[0].clone();
     let import = |name: &&str| {
         let mut import = one.clone();
-        import.name = (*name).to_owned();
+        (*name).clone_into(&mut import.name);
         import.listen = None;
         import
     };

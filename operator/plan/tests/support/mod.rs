@@ -61,7 +61,7 @@ fn assemble(
 
 /// The next edit after `verdict`, as a runtime gathers it.
 pub fn after(verdict: &Verdict, mut next: Gathered) -> Gathered {
-    next.last_accepted = verdict.accepted.clone();
+    next.last_accepted.clone_from(&verdict.accepted);
     next
 }
 
