@@ -1,5 +1,6 @@
 //! The command line as a whole, and arguments that several commands share. Does nothing itself.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -57,9 +58,16 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "the help of a command stands with its arguments")]
 pub enum Command {
+    Demo(commands::demo::DemoArgs),
+    Run(commands::run::RunArgs),
+    Status(commands::status::StatusArgs),
+    Greet(commands::greet::GreetArgs),
+    Cut(commands::cut::CutArgs),
+    Resume(commands::resume::ResumeArgs),
     Fingerprint(commands::fingerprint::FingerprintArgs),
     Digest(commands::digest::DigestArgs),
     Check(commands::check::CheckArgs),
+    Render(commands::render::RenderArgs),
     Completion(commands::completion::CompletionArgs),
 }
 
@@ -100,6 +108,25 @@ pub struct FilesArgs {
     /// YAML file, or folder of *.yaml and *.yml; repeat for several
     #[arg(short = 'f', long = "filename", value_name = "FILE_OR_FOLDER", required = true)]
     pub files: Vec<PathBuf>,
+}
+
+/// How a machine differs from what the YAML says.
+#[derive(Clone, Debug, Args)]
+pub struct MachineArgs {
+    /// Where the peer's listener binds, instead of expose.port on all addresses; repeat for several links
+    #[arg(long, value_name = "LINK=ADDR:PORT", value_parser = listen)]
+    pub listen: Vec<(String, SocketAddr)>,
+
+    /// Dial peers on this very machine too; for trying out
+    #[arg(long)]
+    pub allow_loopback_peers: bool,
+}
+
+fn listen(text: &str) -> Result<(String, SocketAddr), String> {
+    let wrong = || "is not LINK=ADDR:PORT; write for example europol=0.0.0.0:443".to_owned();
+    let (link, address) = text.split_once('=').ok_or_else(wrong)?;
+    let link: LinkName = link.parse()?;
+    Ok((link.to_string(), address.parse().map_err(|_| wrong())?))
 }
 
 /// A link as a person names it: `NAME`, or `NAMESPACE/NAME` where two have that name.

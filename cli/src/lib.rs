@@ -2,7 +2,10 @@
 
 pub mod args;
 pub mod commands;
+pub mod control;
+pub mod demo;
 pub mod output;
+pub mod runtime;
 pub mod state;
 
 use std::ffi::OsString;
@@ -12,7 +15,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::Cli;
-use crate::output::{Failure, Out, Tone, complain};
+use crate::output::{Out, Tone};
 
 /// The name under which kubectl finds a plugin.
 const PLUGIN: &str = "kubectl-securelink";
@@ -28,8 +31,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let done = commands::run(cli.command, Out::new(cli.color));
-    done.map_or_else(|failure| report(&failure, &cli.color), |()| ExitCode::SUCCESS)
+    let out = Out::new(cli.color);
+    let Err(failure) = commands::run(cli.command, out) else { return ExitCode::SUCCESS };
+    if let Some(message) = failure.message() {
+        out.complain("error", Tone::Bad, message);
+    }
+    failure.code()
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
@@ -39,11 +46,4 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
         command = command.bin_name("kubectl securelink").display_name("kubectl securelink");
     }
     Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
-}
-
-fn report(failure: &Failure, color: &output::Colour) -> ExitCode {
-    if let Some(message) = failure.message() {
-        complain(*color, "error", Tone::Bad, message);
-    }
-    failure.code()
 }

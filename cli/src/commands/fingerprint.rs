@@ -53,7 +53,7 @@ struct Answer {
 /// What one identity hands over.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Annex {
+pub(super) struct Annex {
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,7 @@ pub fn run(args: &FingerprintArgs, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(annex: &Annex, out: Out) -> Result<(), Failure> {
+pub(super) fn show(annex: &Annex, out: Out) -> Result<(), Failure> {
     let Some(trust_domain) = &annex.trust_domain else { return out.line(&annex.fingerprint) };
     out.line(out.style().paint(Tone::Strong, trust_domain))?;
     let mut table = Table::new(&[]).indented(2);
@@ -116,7 +116,7 @@ fn of_certificate(path: &Path) -> Result<Annex, Failure> {
     Ok(Annex { namespace, name, trust_domain, fingerprint: root.to_string(), links: Vec::new() })
 }
 
-fn of_state(dir: &Path) -> Result<Vec<Annex>, Failure> {
+pub(super) fn of_state(dir: &Path) -> Result<Vec<Annex>, Failure> {
     let state = StateDir::open(dir, false)?;
     let found = state.fingerprints()?;
     if found.is_empty() {

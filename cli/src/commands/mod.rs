@@ -2,8 +2,16 @@
 
 pub mod check;
 pub mod completion;
+pub mod cut;
+pub mod demo;
 pub mod digest;
 pub mod fingerprint;
+pub mod greet;
+mod process;
+pub mod render;
+pub mod resume;
+pub mod run;
+pub mod status;
 
 use crate::args::Command;
 use crate::output::{Failure, Out};
@@ -11,9 +19,16 @@ use crate::output::{Failure, Out};
 /// Does what was asked.
 pub fn run(command: Command, out: Out) -> Result<(), Failure> {
     match command {
-        Command::Digest(args) => digest::run(&args, out),
+        Command::Demo(args) => demo::run(&args, out),
+        Command::Run(args) => run::run(&args, out),
+        Command::Status(args) => status::run(&args, out),
+        Command::Greet(args) => greet::run(&args, out),
+        Command::Cut(args) => cut::run(&args, out),
+        Command::Resume(args) => resume::run(&args, out),
         Command::Fingerprint(args) => fingerprint::run(&args, out),
+        Command::Digest(args) => digest::run(&args, out),
         Command::Check(args) => check::run(&args, out),
+        Command::Render(args) => render::run(&args, out),
         Command::Completion(args) => completion::run(&args, out),
     }
 }

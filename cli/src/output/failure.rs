@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::control::ControlError;
+use crate::runtime::RuntimeError;
 use crate::state::StateError;
 
 /// Exit codes; the help of every command repeats those that it uses.
@@ -67,6 +69,26 @@ impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         match error {
             StateError::NoState(_) => Self::absent(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NotRunning(_) => Self::absent(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        match error {
+            RuntimeError::State(error) => error.into(),
+            RuntimeError::Control(error) => error.into(),
+            RuntimeError::Path { .. } => Self::usage(error.to_string()),
             _ => Self::failed(error.to_string()),
         }
     }

@@ -24,9 +24,10 @@ pub enum Format {
     Json,
 }
 
-/// Standard output, for one command.
+/// Standard output and standard error, for one command.
 #[derive(Clone, Copy, Debug)]
 pub struct Out {
+    colour: Colour,
     style: Style,
     terminal: bool,
 }
@@ -35,7 +36,7 @@ impl Out {
     /// Looks at where standard output goes.
     pub fn new(colour: Colour) -> Self {
         let terminal = io::stdout().is_terminal();
-        Self { style: Style::new(colour, terminal), terminal }
+        Self { colour, style: Style::new(colour, terminal), terminal }
     }
 
     /// How to colour.
@@ -70,10 +71,10 @@ impl Out {
         let mut stdout = io::stdout().lock();
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::output)
     }
-}
 
-/// Writes a line for people to standard error: a warning or an error. A reader that is gone is not worth failing for.
-pub fn complain(colour: Colour, word: &str, tone: Tone, text: &str) {
-    let style = Style::new(colour, io::stderr().is_terminal());
-    let _ = writeln!(io::stderr().lock(), "{} {text}", style.paint(tone, &format!("{word}:")));
+    /// Writes a line for people to standard error: a warning or an error. A reader that is gone is not worth failing for.
+    pub fn complain(self, word: &str, tone: Tone, text: &str) {
+        let style = Style::new(self.colour, io::stderr().is_terminal());
+        let _ = writeln!(io::stderr().lock(), "{} {text}", style.paint(tone, &format!("{word}:")));
+    }
 }

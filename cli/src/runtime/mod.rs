@@ -4,13 +4,13 @@
 //! the sockets around them. What is wrong in a file never ends a link that works.
 
 mod apply;
-mod declared;
+pub(crate) mod declared;
 mod engine;
 mod error;
-mod files;
+pub(crate) mod files;
 mod held;
 mod issue;
-mod planning;
+pub(crate) mod planning;
 mod reconcile;
 mod report;
 mod shared;

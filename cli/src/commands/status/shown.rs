@@ -1,0 +1,135 @@
+//! Status as a person reads it in five seconds: a table, and under it what is wrong, whose fault it is and what to do.
+
+use jiff::Timestamp;
+use securelink_crds::SecureLinkStatus;
+use securelink_crds::conditions::{Condition, ConditionType, find, is_true};
+
+use crate::output::{Cell, Style, Table, Tone, clean, span};
+use crate::runtime::LinkStatus;
+
+/// Aspects of a link in the order in which one needs the other; each is false for its own reason.
+const ASPECTS: [ConditionType; 6] = [
+    ConditionType::Accepted,
+    ConditionType::CertificateReady,
+    ConditionType::RelayAvailable,
+    ConditionType::PeerConnected,
+    ConditionType::Agreed,
+    ConditionType::Ready,
+];
+/// Present only while true, and worth a person's time.
+const WARNINGS: [ConditionType; 4] =
+    [ConditionType::Stalled, ConditionType::PinOutdated, ConditionType::PolicyWidened, ConditionType::InternalError];
+
+/// The whole answer.
+pub(super) fn shown(links: &[LinkStatus], style: Style, now: Timestamp) -> String {
+    if links.is_empty() {
+        return "no links are declared; add a SecureLink to the files that `securelink run -f` reads\n".to_owned();
+    }
+    let mut table = Table::new(&["LINK", "PEER", "READY", "REASON", "STREAMS", "AGREEMENT", "CERTIFICATE"]);
+    for link in links {
+        table.row(row(link, now));
+    }
+    let mut text = table.render(style);
+    for link in links {
+        text.push_str(&wrong(link, style));
+    }
+    text
+}
+
+fn row(link: &LinkStatus, now: Timestamp) -> [Cell; 7] {
+    let status = &link.status;
+    let ready = find(&status.conditions, ConditionType::Ready);
+    let (word, tone) = match ready.map(|ready| ready.status.as_str()) {
+        Some("True") => ("True", Tone::Good),
+        Some("False") => ("False", Tone::Bad),
+        _ => ("Unknown", Tone::Warn),
+    };
+    let streams = link.report.as_ref().map_or_else(|| "-".to_owned(), |report| report.streams.live.to_string());
+    [
+        Cell::new(Tone::Strong, clean(&link.link.to_string())),
+        clean(link.peer.as_deref().unwrap_or("-")).into(),
+        Cell::new(tone, word),
+        Cell::new(tone, ready.map_or("-".to_owned(), |ready| clean(&ready.reason))),
+        streams.into(),
+        agreement(status),
+        certificate(status, now),
+    ]
+}
+
+fn agreement(status: &SecureLinkStatus) -> Cell {
+    let agreed = find(&status.conditions, ConditionType::Agreed);
+    match (&status.agreement, agreed) {
+        (Some(agreement), Some(agreed)) if agreed.status == "True" => {
+            let end = agreement.expires.0.strftime("%Y-%m-%d");
+            format!("{} until {end}", clean(&agreement.reference)).into()
+        }
+        (None, Some(agreed)) if agreed.status == "True" => Cell::new(Tone::Dim, "none"),
+        (_, Some(agreed)) => Cell::new(Tone::Bad, clean(&agreed.reason)),
+        (_, None) => "-".into(),
+    }
+}
+
+fn certificate(status: &SecureLinkStatus, now: Timestamp) -> Cell {
+    match &status.certificate {
+        Some(leaf) if leaf.not_after.0 > now => {
+            format!("{} left", span(leaf.not_after.0.duration_since(now).unsigned_abs())).into()
+        }
+        Some(_) => Cell::new(Tone::Bad, "expired"),
+        None => {
+            let ready = find(&status.conditions, ConditionType::CertificateReady);
+            ready.map_or_else(|| "-".into(), |ready| Cell::new(Tone::Bad, clean(&ready.reason)))
+        }
+    }
+}
+
+/// What is false, first cause first.
+fn wrong(link: &LinkStatus, style: Style) -> String {
+    let conditions = &link.status.conditions;
+    let mut lines = String::new();
+    let mut told: Vec<&str> = Vec::new();
+    for kind in ASPECTS {
+        let Some(condition) = find(conditions, kind).filter(|condition| condition.status != "True") else { continue };
+        // Ready repeats the first cause.
+        if kind == ConditionType::Ready && told.contains(&condition.reason.as_str()) {
+            continue;
+        }
+        told.push(&condition.reason);
+        let (mark, tone) = if condition.status == "False" { ("✗", Tone::Bad) } else { ("?", Tone::Warn) };
+        lines.push_str(&line(&style.paint(tone, mark), condition, style));
+    }
+    for kind in WARNINGS.into_iter().filter(|kind| is_true(conditions, *kind)) {
+        if let Some(condition) = find(conditions, kind) {
+            lines.push_str(&line(&style.paint(Tone::Warn, "!"), condition, style));
+        }
+    }
+    for problem in &link.problems {
+        let (what, remedy) = parts(problem);
+        if !conditions.iter().any(|condition| condition.message.contains(what)) {
+            lines.push_str(&format!("  {} {}\n{}", style.paint(Tone::Bad, "✗"), clean(what), to_do(remedy, style)));
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    format!("\n{}\n{lines}", style.paint(Tone::Strong, &clean(&link.link.to_string())))
+}
+
+fn line(mark: &str, condition: &Condition, style: Style) -> String {
+    let (what, remedy) = parts(&condition.message);
+    let head = format!("{}: {}", condition.type_, clean(&condition.reason));
+    let what = if what.is_empty() { String::new() } else { format!("  {}", clean(what)) };
+    format!("  {mark} {}{what}\n{}", style.paint(Tone::Strong, &head), to_do(remedy, style))
+}
+
+fn to_do(remedy: &str, style: Style) -> String {
+    if remedy.is_empty() {
+        String::new()
+    } else {
+        format!("      {} {}\n", style.paint(Tone::Value, "do:"), clean(remedy))
+    }
+}
+
+/// Our messages read `what is wrong; what to do`.
+fn parts(message: &str) -> (&str, &str) {
+    message.split_once("; ").unwrap_or((message, ""))
+}
