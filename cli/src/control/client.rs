@@ -21,7 +21,7 @@ use crate::runtime::{CutDone, LinkStatus, ReloadReport, ResumeDone};
 use crate::state::StateDir;
 
 /// How long an answer may take; the server's own bound on a connection is longer.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 /// Largest answer: a status of some hundred links.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -122,6 +122,7 @@ async fn read<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, Cont
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err, which hands the error over")]
 fn broken(error: impl ToString) -> ControlError {
     ControlError::Broken(error.to_string())
 }

@@ -24,7 +24,7 @@ const MAX_HEAD: usize = 16 * 1024;
 /// How long a client may take to send a request's head or body: it is on this machine.
 const REQUEST: Duration = Duration::from_secs(5);
 /// How long a whole connection may live: the longest verb (a greeting over a slow link) stays below.
-const CONNECTION: Duration = Duration::from_secs(120);
+const CONNECTION: Duration = Duration::from_mins(2);
 /// Connections at once; one more waits in the kernel's queue.
 pub(super) const CONNECTIONS: usize = 32;
 /// Pause after the system refuses a connection for lack of something (files, memory), lest the loop spin.
@@ -49,23 +49,32 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
     }
 }
 
-/// A refusal in JSON.
-pub(super) fn refusal(status: StatusCode, why: &impl ToString) -> Answer {
-    json(status, &json!({"error": why.to_string()}))
+/// Why a request is not answered.
+pub(super) struct Refusal(StatusCode, String);
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, why: &impl ToString) -> Self {
+        Self(status, why.to_string())
+    }
+
+    /// As JSON.
+    pub(super) fn answer(&self) -> Answer {
+        json(self.0, &json!({"error": self.1}))
+    }
 }
 
 /// Reads a request's JSON body within its bounds.
-pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
     let read = Limited::new(request.into_body(), MAX_REQUEST).collect();
     let bytes = match tokio::time::timeout(REQUEST, read).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => {
             let why = format!("the request is broken or has more than {MAX_REQUEST} bytes");
-            return Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, &why));
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, &why));
         }
-        Err(_) => return Err(refusal(StatusCode::REQUEST_TIMEOUT, &"the request did not arrive in time")),
+        Err(_) => return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, &"the request did not arrive in time")),
     };
-    serde_json::from_slice(&bytes).map_err(|error| refusal(StatusCode::BAD_REQUEST, &error))
+    serde_json::from_slice(&bytes).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, &error))
 }
 
 /// Serves one connection until the client is done with it.

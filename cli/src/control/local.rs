@@ -16,7 +16,7 @@ use super::error::ControlError;
 use super::http::{self, Answer};
 use crate::runtime::Runtime;
 
-/// What scrapers of OpenMetrics ask for.
+/// The text format of metrics, as scrapers ask for it.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The bound port.
@@ -91,8 +91,8 @@ fn readiness(runtime: &Runtime) -> Answer {
     if waiting.is_empty() {
         return http::text(StatusCode::OK, "text/plain", "ready\n".to_owned());
     }
-    let lines = waiting.iter().map(|link| format!("{link} is not ready\n")).collect();
-    http::text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", lines)
+    let names: Vec<_> = waiting.iter().map(ToString::to_string).collect();
+    http::text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("not ready: {}\n", names.join(" ")))
 }
 
 /// Whether a request names this machine: a web page that lets its own name point here must not read the status.

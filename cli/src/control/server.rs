@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ControlError;
-use super::http::{self, Answer};
+use super::http::{self, Answer, Refusal};
 use crate::runtime::Runtime;
 
 /// What `cut` is asked with.
@@ -88,11 +88,12 @@ impl Drop for Socket {
 
 async fn answer(runtime: Runtime, request: Request<Incoming>) -> Answer {
     match verb(&runtime, request).await {
-        Ok(answer) | Err(answer) => answer,
+        Ok(answer) => answer,
+        Err(refusal) => refusal.answer(),
     }
 }
 
-async fn verb(runtime: &Runtime, request: Request<Incoming>) -> Result<Answer, Answer> {
+async fn verb(runtime: &Runtime, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::GET, "/v1/status") => Ok(http::json(StatusCode::OK, &runtime.status())),
@@ -109,13 +110,13 @@ async fn verb(runtime: &Runtime, request: Request<Incoming>) -> Result<Answer, A
             let asked: GreetRequest = http::body(request).await?;
             done(runtime.greet(&asked.link, &asked.text).await)
         }
-        _ => Err(http::refusal(StatusCode::NOT_FOUND, &"this version of securelink knows no such request")),
+        _ => Err(Refusal::new(StatusCode::NOT_FOUND, &"this version of securelink knows no such request")),
     }
 }
 
-fn done<T: Serialize, E: ToString>(result: Result<T, E>) -> Result<Answer, Answer> {
+fn done<T: Serialize, E: ToString>(result: Result<T, E>) -> Result<Answer, Refusal> {
     match result {
         Ok(value) => Ok(http::json(StatusCode::OK, &value)),
-        Err(error) => Err(http::refusal(StatusCode::CONFLICT, &error)),
+        Err(error) => Err(Refusal::new(StatusCode::CONFLICT, &error)),
     }
 }

@@ -33,6 +33,11 @@ pub(crate) struct Declarations {
 }
 
 impl Declarations {
+    /// Before the first reading: only the guard rails of the last process are known, if there was one.
+    pub(crate) fn before_any(policies: Option<Vec<LinkPolicy>>) -> Self {
+        Self { unguarded: policies.is_none(), policies: policies.unwrap_or_default(), ..Self::default() }
+    }
+
     /// Takes in what was read. What an incomplete reading lacks is kept from `before`.
     pub(crate) fn new(loaded: Loaded, before: Option<&Self>) -> Self {
         let mut new =

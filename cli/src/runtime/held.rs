@@ -45,6 +45,20 @@ impl Installed {
 }
 
 impl Held {
+    /// A link that was never started, because of `fault`.
+    pub(crate) fn broken(link: &LinkRef, fault: &str, now: Timestamp) -> Self {
+        let mut held = Self {
+            verdict: planning::broken(link, fault),
+            certificate: Certificate::default(),
+            snapshot: None,
+            running: None,
+            faults: Vec::new(),
+            status: SecureLinkStatus::default(),
+        };
+        held.refresh(now);
+        held
+    }
+
     /// Makes the status anew and logs what changed.
     pub(crate) fn refresh(&mut self, now: Timestamp) {
         let report = self.running.as_ref().map(|running| running.relay.report());
@@ -77,12 +91,9 @@ impl Held {
         }
     }
 
-    /// Whether what should run can carry a stream.
+    /// Whether it can carry a stream.
     pub(crate) fn is_ready(&self) -> bool {
-        match (&self.running, self.verdict.validated()) {
-            (Some(running), _) => running.relay.is_ready(),
-            (None, wanted) => wanted.is_none() && self.faults.is_empty(),
-        }
+        self.running.as_ref().is_some_and(|running| running.relay.is_ready())
     }
 }
 

@@ -219,7 +219,12 @@ fn issue_leaf(issuer: &Issuer, link: &ValidatedLink, now: Timestamp) -> Result<L
 
 fn in_use(leaf: &Leaf) -> LeafInUse {
     LeafInUse {
-        serial: leaf.serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+        serial: leaf
+            .serial()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xf])
+            .filter_map(|digit| char::from_digit(digit.into(), 16))
+            .collect(),
         not_after: leaf.validity().not_after,
         renew_at: due(Role::Leaf, leaf.validity(), &leaf.chain()[0]),
     }

@@ -15,7 +15,7 @@ mod reconcile;
 mod report;
 mod shared;
 mod store;
-mod watch;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,6 +28,7 @@ use prometheus_client::registry::Registry;
 use securelink_crds::load::ObjectId;
 use securelink_relay_config::{GreetReply, LinkRef};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use self::declared::{Declarations, as_object};
 pub use self::engine::Clock;
@@ -35,7 +36,7 @@ use self::engine::Metrics;
 pub use self::error::RuntimeError;
 pub use self::report::{CutDone, LinkProblem, LinkStatus, ReloadReport, ResumeDone};
 use self::shared::{Shared, World};
-use self::watch::{DEBOUNCE, Watch};
+use self::watching::{DEBOUNCE, Watch};
 use crate::control::{Local, Socket};
 use crate::state::{StateDir, StoredCut};
 
@@ -91,7 +92,8 @@ impl Runtime {
         };
         let watch = if options.watch { Watch::new(&options.files) } else { Watch::off() };
         let address = local.as_ref().map(Local::address);
-        let shared = Arc::new(Shared::new(options, clock, state, lock, metrics));
+        let files = Declarations::before_any(state.policies()?);
+        let shared = Arc::new(Shared::new(options, clock, (state, lock), metrics, files));
         let runtime = Self { shared, local: address };
         let pause = runtime.first_look().await?;
         runtime.spawn(watch, pause, socket, local.zip(Some(Arc::new(registry))));
@@ -122,6 +124,11 @@ impl Runtime {
             held.shown()
         });
         shown.collect()
+    }
+
+    /// Raised whenever [`Runtime::status`] may say something else than before.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.news.subscribe()
     }
 
     /// The links that should run and cannot carry a stream.
@@ -228,12 +235,22 @@ impl Runtime {
         }
         if read {
             let loaded = files::read(&self.shared.options.files, |id| self.before(&world.files, id));
-            world.files = Declarations::new(loaded, Some(&world.files));
+            let files = Declarations::new(loaded, Some(&world.files));
+            self.keep_guards(&world.files, &files);
+            world.files = files;
         }
         let (report, deadline) = reconcile::reconcile(&self.shared, &world.files).await;
         say(&report, &world.said);
         world.said = report.clone();
         (report, reconcile::pause(deadline, self.shared.clock.now()))
+    }
+
+    /// Writes the guard rails down where they changed. What cannot be written is tried again at the next change.
+    fn keep_guards(&self, before: &Declarations, now: &Declarations) {
+        let known = !now.unguarded && (before.unguarded || before.policies != now.policies);
+        if let Some(error) = known.then(|| self.shared.state.save_policies(&now.policies).err()).flatten() {
+            tracing::error!(%error, "the LinkPolicies could not be kept; one that cannot be read after a restart would not hold");
+        }
     }
 
     /// An object as it was accepted, for the rules on what cannot be changed.

@@ -136,6 +136,23 @@ pub(crate) fn judge(files: &Declarations, declared: Declared, known: Known<'_>, 
     validate(&gathered)
 }
 
+/// The verdict on a link about which nothing can be known, because of `fault`.
+pub(crate) fn broken(link: &LinkRef, fault: &str) -> Verdict {
+    let (message, remedy) = fault.split_once("; ").unwrap_or((fault, "mend it"));
+    let problem = Problem { message: message.to_owned(), remedy: remedy.to_owned(), ..Problem::default() };
+    validate(&Gathered {
+        link: link.clone(),
+        declared: Declared::Invalid { value: Value::Null, problems: vec![problem] },
+        last_accepted: None,
+        identity: None,
+        identity_invalid: true,
+        policies: Vec::new(),
+        cuts: Vec::new(),
+        older_duplicate: None,
+        mode: Mode::Standalone(Standalone::default()),
+    })
+}
+
 fn duplicate(
     declared: &Declared,
     identity: Option<&securelink_crds::LinkIdentity>,

@@ -64,7 +64,10 @@ impl Pass<'_> {
         let verdict = planning::judge(self.files, declared, known, &self.site(link));
         let (leaf, transitions, certificate) = self.certificate(&folder, &verdict)?;
         let snapshot = planning::snapshot(&verdict, previous.as_ref(), self.now);
-        self.keep(&folder, accepted.as_ref(), &verdict, (previous.as_ref(), snapshot.as_ref()), gone)?;
+        if gone {
+            folder.forget_accepted()?;
+        }
+        keep(&folder, accepted.as_ref(), &verdict, (previous.as_ref(), snapshot.as_ref()))?;
 
         let running = self.shared.running(link);
         let decided =
@@ -194,27 +197,6 @@ impl Pass<'_> {
         self.issuers.get(at)
     }
 
-    /// Writes down what was decided, before it is applied.
-    fn keep(
-        &self,
-        folder: &LinkDir,
-        accepted: Option<&Accepted>,
-        verdict: &Verdict,
-        (previous, snapshot): (Option<&Snapshot>, Option<&Snapshot>),
-        gone: bool,
-    ) -> Result<(), StateError> {
-        if gone {
-            folder.forget_accepted()?;
-        }
-        if let Some(new) = verdict.accepted.as_ref().filter(|new| Some(*new) != accepted) {
-            folder.save_accepted(&new.to_bytes())?;
-        }
-        match snapshot {
-            Some(new) if Some(new) != previous => folder.save_snapshot(new),
-            _ => Ok(()),
-        }
-    }
-
     fn publish(&mut self, link: &LinkRef, gone: bool, mut held: Held) {
         if let (Some(validated), Some(snapshot)) = (held.verdict.validated(), &held.snapshot) {
             self.earlier.push(Earlier::new(validated, snapshot));
@@ -251,9 +233,25 @@ impl Pass<'_> {
     }
 }
 
+/// Writes down what was decided, before it is applied.
+fn keep(
+    folder: &LinkDir,
+    accepted: Option<&Accepted>,
+    verdict: &Verdict,
+    (previous, snapshot): (Option<&Snapshot>, Option<&Snapshot>),
+) -> Result<(), StateError> {
+    if let Some(new) = verdict.accepted.as_ref().filter(|new| Some(*new) != accepted) {
+        folder.save_accepted(&new.to_bytes())?;
+    }
+    match snapshot {
+        Some(new) if Some(new) != previous => folder.save_snapshot(new),
+        _ => Ok(()),
+    }
+}
+
 /// How long to sleep until a deadline. Never longer than a minute: a machine that slept, or whose clock was set, is noticed.
 pub(crate) fn pause(deadline: Option<Timestamp>, now: Timestamp) -> Duration {
-    const LONGEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_mins(1);
     /// For a deadline that has passed and could not be met.
     const OVERDUE: Duration = Duration::from_secs(5);
     let Some(deadline) = deadline else { return LONGEST };

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use securelink_crds::SecureLinkStatus;
 use securelink_relay_config::LinkRef;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) wake: Notify,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Raised whenever a status may have changed.
+    pub(crate) news: watch::Sender<u64>,
     links: RwLock<Links>,
 }
 
@@ -43,9 +45,14 @@ pub(crate) struct World {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, clock: Clock, state: StateDir, lock: Lock, metrics: Metrics) -> Self {
-        // Before the first reading no guard rail is known.
-        let files = Declarations { unguarded: true, ..Declarations::default() };
+    pub(crate) fn new(
+        options: Options,
+        clock: Clock,
+        state: (StateDir, Lock),
+        metrics: Metrics,
+        files: Declarations,
+    ) -> Self {
+        let (state, lock) = state;
         let world = World { lock: Some(lock), files, said: ReloadReport::default() };
         Self {
             options,
@@ -56,6 +63,7 @@ impl Shared {
             wake: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            news: watch::Sender::default(),
             links: RwLock::default(),
         }
     }
@@ -86,30 +94,41 @@ impl Shared {
             Some(held) => drop(self.links_mut().insert(link.clone(), held)),
             None => drop(self.links_mut().remove(link)),
         }
+        self.tell();
     }
 
+    /// Says what keeps a link from being looked at. One that runs goes on.
     pub(crate) fn set_fault(&self, link: &LinkRef, fault: String) {
-        if let Some(held) = self.links_mut().get_mut(link) {
-            held.faults = vec![fault];
+        let mut links = self.links_mut();
+        match links.get_mut(link).filter(|held| held.running.is_some()) {
+            Some(held) => held.faults = vec![fault],
+            None => drop(links.insert(link.clone(), Held::broken(link, &fault, self.clock.now()))),
         }
+        drop(links);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Makes a link's status anew whenever its relay has news.
     pub(crate) fn watch(self: &Arc<Self>, link: &LinkRef, relay: &Relay, ended: CancellationToken) {
-        let (shared, link, mut changes) = (Arc::clone(self), link.clone(), relay.changes());
+        let (shared, link, mut news) = (Arc::clone(self), link.clone(), relay.changes());
         self.tasks.spawn(async move {
             loop {
-                let changed = tokio::select! {
+                let more = tokio::select! {
                     () = ended.cancelled() => return,
                     () = shared.stop.cancelled() => return,
-                    changed = changes.changed() => changed,
+                    more = news.changed() => more,
                 };
-                if changed.is_err() {
+                if more.is_err() {
                     return;
                 }
                 if let Some(held) = shared.links_mut().get_mut(&link) {
                     held.refresh(shared.clock.now());
                 }
+                shared.tell();
             }
         });
     }

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use securelink_crds::LinkPolicy;
 use securelink_id::{Fingerprint, TrustDomain};
 use securelink_relay_config::LinkRef;
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,17 @@ impl StateDir {
     /// The folder of one link; it need not exist yet.
     pub fn link(&self, link: &LinkRef) -> Result<LinkDir, StateError> {
         files::below(&self.path.join("links"), &link.namespace, &link.name).map(LinkDir::new)
+    }
+
+    /// The guard rails that were known last, so that one that cannot be read holds over a restart; nothing before any
+    /// reading.
+    pub fn policies(&self) -> Result<Option<Vec<LinkPolicy>>, StateError> {
+        files::read_json(&self.path.join("policies.json"))
+    }
+
+    /// Keeps the guard rails.
+    pub fn save_policies(&self, policies: &[LinkPolicy]) -> Result<(), StateError> {
+        files::write_json(&self.path.join("policies.json"), &policies)
     }
 
     /// Every link that has a folder, sorted.
