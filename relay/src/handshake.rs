@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::CommonState;
 use rustls_pki_types::ServerName;
+use securelink_pki::Refusal;
 use securelink_pki::tls::peer_from_connection;
 use securelink_relay_config::Endpoint;
 use tokio::net::TcpStream;
@@ -19,7 +20,7 @@ use crate::frames::{Fault, Frames};
 use crate::link::Link;
 use crate::records::{RustlsRecords, state};
 use crate::view::View;
-use crate::wire::{Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION, Violation};
+use crate::wire::{ALPN, Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION, Violation};
 
 /// From accept, or from connect, to HELLO (relay, "Limits").
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,6 +85,10 @@ fn prove(
     session: Session,
 ) -> Result<(Frames, Proved), Failure> {
     let tls: &CommonState = state(&stream);
+    // rustls lets a peer pass that names no protocol at all.
+    if tls.alpn_protocol() != Some(ALPN) {
+        return Err(Refusal::NoCommonProtocol.into());
+    }
     let chain = tls.peer_certificates().unwrap_or_default();
     let proved = Proved {
         peer: peer_from_connection(tls, &view.trust, link.clock.now())?,

@@ -44,6 +44,8 @@ pub(crate) struct Link {
     verdicts: Mutex<Verdicts>,
     connections: Mutex<BTreeMap<u64, Arc<Facts>>>,
     next_connection: AtomicU64,
+    /// Control connections among them.
+    controls: AtomicUsize,
     pub(crate) streams: Arc<Streams>,
     pub(crate) opened: AtomicU64,
     pub(crate) buckets: Buckets,
@@ -111,6 +113,7 @@ impl Link {
             verdicts: Mutex::new(Verdicts { trust, known: HashMap::new() }),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
+            controls: AtomicUsize::new(0),
             streams: Arc::default(),
             opened: AtomicU64::new(0),
             buckets: Buckets::default(),
@@ -259,21 +262,27 @@ impl Link {
         locked(&self.connections).insert(facts.id, Arc::clone(facts));
         let head = facts.head().clone();
         let now = self.now();
+        let control = facts.role == Role::Control;
         let mut peer = self.peer();
-        peer.heads.observe(&head);
-        if facts.role == Role::Control {
+        let news = peer.heads.observe(&head);
+        if control {
+            self.controls.fetch_add(1, Ordering::AcqRel);
             peer.last_heard = Some(now);
             peer.ever_connected = true;
             peer.connected_since.get_or_insert(now);
             peer.last_error = None;
         }
         drop(peer);
-        self.bump();
+        // A connection like all others changes no judgment: thousands of streams are not to look again for each.
+        if news || control {
+            self.bump();
+        }
     }
 
     pub(crate) fn forget(&self, id: u64) {
         let gone = locked(&self.connections).remove(&id);
         if gone.is_some_and(|facts| facts.role == Role::Control) {
+            self.controls.fetch_sub(1, Ordering::AcqRel);
             if !self.is_connected() {
                 self.peer().connected_since = None;
             }
@@ -287,7 +296,7 @@ impl Link {
 
     /// Whether a control connection is up, in either direction.
     pub(crate) fn is_connected(&self) -> bool {
-        locked(&self.connections).values().any(|facts| facts.role == Role::Control)
+        self.controls.load(Ordering::Acquire) > 0
     }
 
     /// A head came on a connection.
@@ -371,9 +380,12 @@ impl Link {
         let view = self.view();
         let highest = self.peer().heads.highest().cloned();
         let mut heads: Vec<Head> = highest.iter().cloned().collect();
-        heads.extend(
-            self.connections().iter().map(|facts| facts.head().clone()).filter(|head| Some(head) != highest.as_ref()),
-        );
+        for facts in locked(&self.connections).values() {
+            let head = facts.head();
+            if !heads.contains(&head) {
+                heads.push(head.clone());
+            }
+        }
         let now = self.now();
         for (digest, end) in heads.iter().flat_map(|head| ended(&view.head, head, now)) {
             let mut latch = self.latch();

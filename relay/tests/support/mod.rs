@@ -155,16 +155,16 @@ pub fn logs() {
 
 impl Side {
     pub async fn start(own: &Organization, peer: &TrustDomain, snapshot: Snapshot) -> Self {
-        Self::start_with(credentials(own.leaf_to(peer), &own.transitions), snapshot, TestClock::new(), Memory::default())
-            .await
+        Self::start_with(
+            credentials(own.leaf_to(peer), &own.transitions),
+            snapshot,
+            TestClock::new(),
+            Memory::default(),
+        )
+        .await
     }
 
-    pub async fn start_with(
-        credentials: Credentials,
-        snapshot: Snapshot,
-        clock: TestClock,
-        memory: Memory,
-    ) -> Self {
+    pub async fn start_with(credentials: Credentials, snapshot: Snapshot, clock: TestClock, memory: Memory) -> Self {
         logs();
         let store = Arc::new(MemoryStore::default());
         let setup = Setup {
@@ -174,6 +174,27 @@ impl Side {
             store: Arc::clone(&store) as Arc<dyn Store>,
             clock: clock.clock(),
             metrics: Metrics::register(&mut Registry::default()),
+        };
+        let relay = Relay::start(setup).await.expect("the relay starts");
+        Self { relay, snapshot, clock, store }
+    }
+
+    /// As [`Side::start`], with its metrics in `registry`.
+    pub async fn start_counted(
+        own: &Organization,
+        peer: &TrustDomain,
+        snapshot: Snapshot,
+        registry: &mut Registry,
+    ) -> Self {
+        logs();
+        let (clock, store) = (TestClock::new(), Arc::new(MemoryStore::default()));
+        let setup = Setup {
+            snapshot: snapshot.clone(),
+            credentials: credentials(own.leaf_to(peer), &own.transitions),
+            memory: Memory::default(),
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            clock: clock.clock(),
+            metrics: Metrics::register(registry),
         };
         let relay = Relay::start(setup).await.expect("the relay starts");
         Self { relay, snapshot, clock, store }
@@ -304,4 +325,13 @@ pub async fn read_to_end(socket: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
     let mut bytes = Vec::new();
     let end = timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("the socket ends");
     (bytes, end.map(drop))
+}
+
+/// A client is turned away at `address`: a reset, maybe before the connection is seen to be up, and no byte.
+pub async fn turned_away(address: SocketAddr) {
+    let Ok(mut client) = TcpStream::connect(address).await else { return };
+    // The socket may be gone before the byte is taken.
+    let _ = client.write_all(b"x").await;
+    let (bytes, end) = read_to_end(&mut client).await;
+    assert!(bytes.is_empty() && end.is_err(), "a reset and no byte, not {bytes:?} {end:?}");
 }

@@ -1,0 +1,183 @@
+//! Changes of configuration, certificate and trust under load: what stays loses nothing, what goes goes at once, what is
+//! bad changes nothing.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::sync::Arc;
+
+use securelink_relay::{AdoptError, Credentials};
+use support::{Pair, credentials, endpoint, export, import, open, read_to_end, turned_away};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn works(client: &mut TcpStream, service: &mut TcpStream) {
+    client.write_all(b"ping").await.expect("the stream lives");
+    let mut bytes = [0; 4];
+    service.read_exact(&mut bytes).await.expect("the stream lives");
+    service.write_all(b"pong").await.expect("the stream lives");
+    client.read_exact(&mut bytes).await.expect("the stream lives");
+    assert_eq!(&bytes, b"pong");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_reloads_and_twenty_new_leaves_under_load_lose_no_byte() {
+    const BLOCK: usize = 256 * 1024;
+    let mut pair = Pair::ready().await;
+    let (mut client, mut service) = pair.stream_to_b().await;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let sending = tokio::spawn(async move {
+        let (mut sent, mut hash) = (0_usize, aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256));
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let block: Vec<u8> = (0..BLOCK).map(|at| (sent + at) as u8).collect();
+            client.write_all(&block).await.expect("the stream lives");
+            hash.update(&block);
+            sent += BLOCK;
+        }
+        client.shutdown().await.unwrap();
+        assert!(read_to_end(&mut client).await.1.is_ok());
+        (sent, hash.finish())
+    });
+    let receiving = tokio::spawn(async move {
+        let (bytes, end) = read_to_end(&mut service).await;
+        end.expect("a clean end");
+        service.shutdown().await.unwrap();
+        (bytes.len(), aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes))
+    });
+    for round in 0..50_u16 {
+        let target = pair.at_a.local_addr().unwrap();
+        let edit = move |snapshot: &mut securelink_relay_config::Snapshot| {
+            snapshot.exports.truncate(1);
+            snapshot.imports.truncate(1);
+            snapshot.exports.push(export(&format!("extra-{round}"), target));
+            snapshot.imports.push(import(&format!("extra-{round}"), round + 1));
+        };
+        pair.a.adopt(edit).await;
+        pair.b.adopt(edit).await;
+        if round % 5 == 0 {
+            let fresh = |own: &securelink_pki::testing::Organization, peer: &securelink_pki::testing::Organization| {
+                credentials(own.leaf_to(&peer.domain), &own.transitions)
+            };
+            pair.a.relay.install(fresh(&pair.org_a, &pair.org_b)).unwrap();
+            pair.b.relay.install(fresh(&pair.org_b, &pair.org_a)).unwrap();
+        }
+        // Another stream is opened and closed in each round: none may fail.
+        let (mut other, mut other_service) = pair.stream_to_a().await;
+        works(&mut other, &mut other_service).await;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (sent, sent_hash) = sending.await.unwrap();
+    let (received, received_hash) = receiving.await.unwrap();
+    assert_eq!(sent, received);
+    assert_eq!(sent_hash.as_ref(), received_hash.as_ref());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_cannot_be_adopted_changes_nothing_and_says_why() {
+    let pair = Pair::ready().await;
+    let (mut client, mut service) = pair.stream_to_b().await;
+    let running = pair.a.relay.snapshot();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let next = || {
+        let mut snapshot = (*running).clone();
+        snapshot.version += 1;
+        snapshot
+    };
+    let mut older = next();
+    older.version = 0;
+    let mut conflict = next();
+    conflict.version = running.version;
+    conflict.max_staleness_seconds += 1;
+    let mut other = next();
+    other.link.name = "other".to_owned();
+    let mut blocked = next();
+    blocked.imports.push(import("blocked", 7));
+    blocked.imports.last_mut().unwrap().listen = taken.local_addr().unwrap();
+    let mut connect = next();
+    connect.peer.protocol = securelink_relay_config::Protocol::Connect;
+    for (bad, reason) in [
+        (older, "OlderSnapshot"),
+        (conflict, "ConflictingSnapshot"),
+        (other, "OtherLink"),
+        (blocked, "BindFailed"),
+        (connect, "UnsupportedSnapshot"),
+    ] {
+        assert!(pair.a.relay.adopt(bad).await.is_err(), "{reason}");
+        let report = pair.a.relay.report();
+        assert_eq!(report.rejected.expect("the report says so").reason, reason);
+        assert_eq!(report.version, running.version);
+        works(&mut client, &mut service).await;
+    }
+    let same = pair.a.relay.adopt((*running).clone()).await;
+    assert!(!matches!(same, Err(AdoptError::Conflict { .. })), "the same snapshot again is no conflict");
+    pair.a.relay.adopt(next()).await.unwrap();
+    assert!(pair.a.relay.report().rejected.is_none(), "a good snapshot clears it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reload_removes_or_retargets_ends_and_the_rest_goes_on() {
+    let mut pair = Pair::ready().await;
+    let (mut removed, mut removed_service) = pair.stream_to_a().await;
+    let (mut kept, mut kept_service) = pair.stream_to_b().await;
+    pair.a.adopt(|snapshot| snapshot.exports.clear()).await;
+    assert!(read_to_end(&mut removed).await.1.is_err());
+    assert!(read_to_end(&mut removed_service).await.1.is_err());
+    works(&mut kept, &mut kept_service).await;
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = elsewhere.local_addr().unwrap();
+    pair.b.adopt(|snapshot| snapshot.exports[0].target = endpoint(target)).await;
+    assert!(read_to_end(&mut kept).await.1.is_err(), "another target is another service");
+    assert!(read_to_end(&mut kept_service).await.1.is_err());
+    let (mut anew, mut anew_service) = open(pair.a.import_address("at-b"), &elsewhere).await;
+    works(&mut anew, &mut anew_service).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pin_that_is_withdrawn_ends_the_peers_streams_and_coming_back_heals() {
+    let mut pair = Pair::ready().await;
+    let (mut client, mut service) = pair.stream_to_b().await;
+    let pin = pair.org_b.root.fingerprint();
+    let stranger = securelink_pki::testing::Organization::new("c.example").root.fingerprint();
+    pair.a.adopt(|snapshot| snapshot.peer.fingerprints = vec![stranger]).await;
+    assert!(read_to_end(&mut client).await.1.is_err());
+    assert!(read_to_end(&mut service).await.1.is_err());
+    pair.a.until_refused("WrongRoot").await;
+    pair.a.adopt(|snapshot| snapshot.peer.fingerprints = vec![stranger, pin]).await;
+    pair.a.until_ready().await;
+    pair.b.until_ready().await;
+    pair.stream_to_b().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_root_behind_an_old_pin_is_followed_without_losing_a_stream() {
+    let mut pair = Pair::ready().await;
+    let (mut client, mut service) = pair.stream_to_b().await;
+    let old = pair.org_b.root.fingerprint();
+    pair.org_b.rotate_root();
+    let ours: Credentials = credentials(pair.org_b.leaf_to(&pair.org_a.domain), &pair.org_b.transitions);
+    pair.b.relay.install(ours).unwrap();
+    let new = pair.org_b.root.fingerprint().to_string();
+    let report = pair.a.until("the new root is seen", |report| report.peer.root.as_deref() == Some(&new)).await;
+    assert_eq!(report.peer.pin_used, Some(old.to_string()), "the pin is outdated and still works");
+    pair.b.until("the peer's pin is known", |report| report.peer.pinned_us_by == Some(old.to_string())).await;
+    works(&mut client, &mut service).await;
+    let (mut next, mut next_service) = pair.stream_to_b().await;
+    works(&mut next, &mut next_service).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn draining_lets_streams_finish_and_takes_no_new_ones() {
+    let pair = Pair::ready().await;
+    let (mut client, mut service) = pair.stream_to_b().await;
+    let relay = pair.b.relay.clone();
+    let draining = tokio::spawn(async move { relay.drain(support::PATIENCE).await });
+    pair.b.until("it drains", |_| !pair.b.relay.is_ready()).await;
+    works(&mut client, &mut service).await;
+    turned_away(pair.a.import_address("at-b")).await;
+    client.shutdown().await.unwrap();
+    assert!(read_to_end(&mut service).await.1.is_ok());
+    service.shutdown().await.unwrap();
+    assert!(read_to_end(&mut client).await.1.is_ok());
+    draining.await.unwrap();
+}
