@@ -29,6 +29,9 @@ use crate::streams::{Entry, Streams};
 use crate::view::{Credentials, View};
 use crate::wire::{Code, ReplicaId, Role};
 
+/// Dials for streams in flight on a link.
+const DIALS: usize = 64;
+
 /// See the module.
 pub(crate) struct Link {
     pub(crate) name: LinkRef,
@@ -53,6 +56,8 @@ pub(crate) struct Link {
     pub(crate) probe: Mutex<ProbeReport>,
     /// The endpoint that last worked, by its place in the list.
     pub(crate) preferred: AtomicUsize,
+    /// A permit for each dial for a stream.
+    pub(crate) dials: Semaphore,
     /// A permit for each handshake a caller may be in.
     pub(crate) handshakes: Arc<Semaphore>,
     /// The last heartbeat's, in microseconds.
@@ -120,6 +125,7 @@ impl Link {
             pool: Pool::default(),
             probe: Mutex::default(),
             preferred: AtomicUsize::new(0),
+            dials: Semaphore::new(DIALS),
             handshakes: crate::listeners::handshakes(),
             rtt: AtomicU64::new(0),
             store: parts.store,

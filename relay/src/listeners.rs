@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use securelink_relay_config::{Protocol, Snapshot};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +21,8 @@ use crate::open::serve_client;
 use crate::serve::serve;
 use crate::wire::Role;
 
-/// Handshakes in flight on a link: each costs a millisecond of CPU and some 100 KiB.
-const HANDSHAKES: usize = 64;
+/// Handshakes in flight on a link: each costs a millisecond of CPU and some 100 KiB. Callers beyond wait to be accepted.
+const HANDSHAKES: usize = 256;
 /// Connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 /// Waits after a failed accept, first and longest: usually all file descriptors are in use.
@@ -112,12 +112,13 @@ impl Listeners {
         }
         self.imports.retain(|have, _| snapshot.imports.iter().any(|import| key(import) == *have));
         if let Some((wanted, listener)) = bound.peer {
-            self.peer = start(link, listener, accept_peer).map(|listening| (wanted, listening));
+            let permits = Some(Arc::clone(&link.handshakes));
+            self.peer = start(link, (listener, permits), accept_peer).map(|listening| (wanted, listening));
         }
         for (key, listener) in bound.imports {
             let (wanted, import) = (key.wanted, key.import.clone());
-            let handle = move |link: &Arc<Link>, client| accept_client(link, wanted, import.as_deref(), client);
-            if let Some(listening) = start(link, listener, handle) {
+            let handle = move |link: &Arc<Link>, client, _| accept_client(link, wanted, import.as_deref(), client);
+            if let Some(listening) = start(link, (listener, None), handle) {
                 self.imports.insert(key, listening);
             }
         }
@@ -144,30 +145,40 @@ fn listen(wanted: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
     bind().map_err(|error| BindError { wanted, what: what.to_owned(), error })
 }
 
+/// A socket, and where whom it accepts must hold a permit, the permits.
+type Limited = (TcpListener, Option<Arc<Semaphore>>);
+/// What is accepted holds it as long as it counts.
+type Permit = Option<OwnedSemaphorePermit>;
+
 fn start(
     link: &Arc<Link>,
-    listener: TcpListener,
-    handle: impl Fn(&Arc<Link>, TcpStream) + Send + 'static,
+    limited: Limited,
+    handle: impl Fn(&Arc<Link>, TcpStream, Permit) + Send + 'static,
 ) -> Option<Listening> {
-    let address = listener.local_addr().ok()?;
+    let address = limited.0.local_addr().ok()?;
     let stop = link.stop.child_token();
     let (owner, stopped) = (Arc::clone(link), stop.clone());
     link.tasks.spawn(async move {
         tokio::select! {
             () = stopped.cancelled() => {}
-            () = accept_loop(&owner, &listener, handle) => {}
+            () = accept_loop(&owner, &limited, handle) => {}
         }
     });
     Some(Listening { address, stop })
 }
 
-async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, handle: impl Fn(&Arc<Link>, TcpStream)) {
+async fn accept_loop(link: &Arc<Link>, limited: &Limited, handle: impl Fn(&Arc<Link>, TcpStream, Permit)) {
     let mut wait = ACCEPT_BACKOFF.0;
     loop {
-        match listener.accept().await {
+        let permit = match &limited.1 {
+            // The semaphore is never closed.
+            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
+            None => None,
+        };
+        match limited.0.accept().await {
             Ok((socket, _)) => {
                 wait = ACCEPT_BACKOFF.0;
-                handle(link, socket);
+                handle(link, socket, permit);
             }
             Err(error) => {
                 tracing::warn!(link = %link.name, %error, "accepting failed; maybe all file descriptors are in use");
@@ -179,11 +190,7 @@ async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, handle: impl Fn(&
 }
 
 /// The peer dials in, or somebody who says so.
-fn accept_peer(link: &Arc<Link>, socket: TcpStream) {
-    let Ok(permit) = Arc::clone(&link.handshakes).try_acquire_owned() else {
-        link.metrics.refused("Overloaded");
-        return abort_on_close(&socket);
-    };
+fn accept_peer(link: &Arc<Link>, socket: TcpStream, permit: Permit) {
     tune(&socket);
     let owner = Arc::clone(link);
     link.tasks.spawn(async move {

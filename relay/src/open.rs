@@ -23,6 +23,12 @@ const ATTEMPTS: usize = 3;
 
 /// A connection to the peer: one at rest, or a new one.
 pub(crate) async fn acquire(link: &Arc<Link>) -> Result<Connection, Failure> {
+    if let Some(connection) = link.pool.take().await {
+        return Ok(connection);
+    }
+    // A burst of clients dials in step: the peer's limit of handshakes is not ours to fill. By the time of a permit a
+    // connection may be at rest again.
+    let _permit = link.dials.acquire().await;
     match link.pool.take().await {
         Some(connection) => Ok(connection),
         None => connect(link, Role::Forward).await,

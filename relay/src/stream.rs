@@ -62,6 +62,10 @@ pub(crate) async fn conclude(link: &Link, connection: &mut Connection, end: &End
             reset_in_order(connection, Code::Timeout).await;
             return false;
         }
+        End::Lost(Fault::Wire(_) | Fault::Violation(_)) => {
+            connection.bye(Code::Protocol, "a frame that may not be here").await;
+            return false;
+        }
         End::Rejected(_) | End::Reset(_) | End::Lost(_) => return false,
     };
     matches!(concluded, Ok(Ok(())))

@@ -88,3 +88,34 @@ async fn a_quarter_of_a_gibibyte_arrives_whole_in_chunks_of_every_size() {
     assert_eq!(received, SIZE);
     assert_eq!(context.finish().as_ref(), sent.as_ref());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_clients_is_served_to_the_last() {
+    const CLIENTS: usize = 400;
+    let pair = Pair::ready().await;
+    let address = pair.a.import_address("at-b");
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..CLIENTS as u64 {
+        clients.spawn(async move {
+            let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+            client.write_u64(number).await.unwrap();
+            client.shutdown().await.unwrap();
+            client.read_u64().await.expect("an answer") == number
+        });
+    }
+    let serving = async {
+        for _ in 0..CLIENTS {
+            let (mut server, _) = pair.at_b.accept().await.unwrap();
+            tokio::spawn(async move {
+                let number = server.read_u64().await.unwrap();
+                server.write_u64(number).await.unwrap();
+            });
+        }
+        while let Some(answered) = clients.join_next().await {
+            assert!(answered.unwrap());
+        }
+    };
+    timeout(PATIENCE, serving).await.expect("all are served");
+    let report = pair.a.relay.report();
+    assert!(report.peer.refused.is_empty(), "{:?}", report.peer.refused);
+}
