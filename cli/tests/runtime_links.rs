@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use runtime_support::{PATIENCE, Pair, ended, exchange, link};
+use runtime_support::{PATIENCE, Pair, Side, ended, exchange, link};
 use securelink_crds::conditions::ConditionType;
 use securelink_relay_config::{DataClass, Snapshot};
 use tokio::net::TcpStream;
@@ -195,6 +195,108 @@ async fn a_cut_by_command_survives_a_restart_and_ends_with_resume() {
     let done = pair.a.runtime().resume(&link()).await.unwrap();
     assert_eq!(done.released.len(), 1);
     pair.until_ready_data().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_brake_works_whatever_is_wrong_with_the_state_folder() {
+    let pair = Pair::new().await;
+    let mut first = pair.connect().await;
+    exchange(&mut first, "before").await;
+    let folder = pair.a.state().join("links/default/link");
+    fs::write(folder.join("accepted.json"), "}{").unwrap();
+    pair.a.write("cut.yaml", CUT);
+    let report = pair.a.runtime().reload().await;
+    assert!(report.refused.iter().any(|problem| problem.message.contains("accepted.json")), "{report:?}");
+    ended(first).await;
+    assert_eq!(pair.a.reason(ConditionType::Agreed), "CutHere");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_that_cannot_be_written_down_cuts_and_says_so() {
+    let pair = Pair::new().await;
+    let mut stream = pair.connect().await;
+    exchange(&mut stream, "before").await;
+    // A file where the folder should be: no order can be written.
+    fs::write(pair.a.state().join("links/default/link/cuts"), "").unwrap();
+    let error = pair.a.runtime().cut(&link(), "incident").await.unwrap_err();
+    assert!(error.to_string().contains("restart"), "{error}");
+    ended(stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_link_writes_nothing() {
+    let pair = Pair::new().await;
+    let written = |side: &Side| {
+        let mut files = Vec::new();
+        let mut folders = vec![side.state()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let metadata = fs::metadata(&path).unwrap();
+                if metadata.is_dir() {
+                    folders.push(path.clone());
+                }
+                files.push((path, metadata.modified().unwrap()));
+            }
+        }
+        files.sort();
+        files
+    };
+    let before = (written(&pair.a), written(&pair.b));
+    for side in [&pair.a, &pair.b] {
+        assert_eq!(
+            side.runtime().reload().await,
+            securelink::runtime::ReloadReport { notes: side.runtime().reload().await.notes, ..Default::default() }
+        );
+    }
+    assert_eq!((written(&pair.a), written(&pair.b)), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hangup_reads_the_files_again() {
+    // The link's file is elsewhere, reached by a symbolic link: the system tells nothing of changes there.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let pair = Pair::watched().await;
+    let (file, target) = (pair.a.files().join("link.yaml"), elsewhere.path().join("link.yaml"));
+    let good = pair.a.read("link.yaml");
+    fs::write(&target, &good).unwrap();
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&target, &file).unwrap();
+    pair.a.runtime().reload().await;
+    fs::write(&target, good.replace("state: Active", "state: Suspended")).unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).unwrap();
+    pair.a.until_reason(ConditionType::Agreed, "SuspendedHere").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_taken_is_said_and_the_link_starts_once_it_is_free() {
+    let mut pair = Pair::new().await;
+    pair.b.stop().await;
+    let squatter = tokio::net::TcpListener::bind(pair.import).await.unwrap();
+    pair.b.start().await;
+    let status = pair.b.status();
+    assert!(status.report.is_none());
+    let port = pair.import.port().to_string();
+    assert!(status.problems.iter().any(|problem| problem.contains(&port)), "{:?}", status.problems);
+    drop(squatter);
+    pair.b.runtime().reload().await;
+    pair.until_ready().await;
+    exchange(&mut pair.connect().await, "free again").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_others_may_read_is_not_used_but_what_runs_goes_on_and_can_be_narrowed() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let pair = Pair::new().await;
+    let mut stream = pair.connect().await;
+    let key = pair.a.state().join("links/default/link/leaf.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    pair.a.runtime().reload().await;
+    assert_eq!(pair.a.reason(ConditionType::CertificateReady), "IssuerFailed");
+    exchange(&mut stream, "still there").await;
+    pair.a.write("link.yaml", &pair.a.read("link.yaml").replace("state: Active", "state: Suspended"));
+    pair.a.runtime().reload().await;
+    ended(stream).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

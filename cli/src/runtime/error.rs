@@ -39,6 +39,9 @@ pub enum RuntimeError {
     /// The link has no relay at the moment.
     #[error("the link {0} is not running; `securelink status` says why")]
     NotRunning(LinkRef),
+    /// Cut, but only until the process ends.
+    #[error("the link is cut now, but the order could not be written down, so a restart would resume it: {0}")]
+    CutNotKept(StateError),
     /// The peer did not answer a greeting.
     #[error("{0}")]
     Greet(String),

@@ -4,6 +4,7 @@
 //! the sockets around them. What is wrong in a file never ends a link that works.
 
 mod apply;
+mod brake;
 pub(crate) mod declared;
 mod engine;
 mod error;
@@ -142,7 +143,8 @@ impl Runtime {
         let folder = self.known(link)?;
         let began = Instant::now();
         let order = StoredCut::by_command(reason);
-        folder.save_cut(&order)?;
+        // In an emergency a full disk must not keep the brake from working.
+        let kept = folder.save_cut(&order);
         let receipt = match self.shared.running(link) {
             Some(running) => Some(running.relay.cut(order.cut.clone()).await),
             None => None,
@@ -151,7 +153,7 @@ impl Runtime {
         let (ended, fresh) = receipt.map_or((0, true), |receipt| (receipt.ended, receipt.fresh));
         tracing::warn!(%link, cut = order.cut.id, reason = %reason.escape_debug(), ended, "cut");
         self.shared.wake.notify_one();
-        Ok(CutDone { ended, took, fresh })
+        kept.map(|()| CutDone { ended, took, fresh }).map_err(RuntimeError::CutNotKept)
     }
 
     /// Takes back what [`Runtime::cut`] ordered. A `LinkCut` in the files goes on cutting.

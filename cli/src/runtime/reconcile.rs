@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use securelink_crds::conditions::Reason;
+use securelink_pki::Transitions;
 use securelink_relay_config::{LinkRef, Snapshot};
 
 use super::apply::{self, Decided};
+use super::brake::brake;
 use super::declared::Declarations;
 use super::held::Held;
 use super::issue::{self, Issuer};
@@ -36,6 +39,7 @@ pub(crate) async fn reconcile(shared: &Arc<Shared>, files: &Declarations) -> (Re
         ReloadReport { problems: files.problems.clone(), notes: files.notes.clone(), ..ReloadReport::default() };
     let (now, issuers, earlier) = (shared.clock.now(), BTreeMap::new(), Vec::new());
     let mut pass = Pass { shared, files, now, issuers, earlier, report, deadline: None };
+    brake(shared, files).await;
     for (identity, declared) in &files.identities {
         if declared.is_some() {
             pass.issuer(identity);
@@ -62,12 +66,13 @@ impl Pass<'_> {
 
         let known = Known { link, accepted: accepted.as_ref(), stored: orders };
         let verdict = planning::judge(self.files, declared, known, &self.site(link));
-        let (leaf, transitions, certificate) = self.certificate(&folder, &verdict)?;
+        let (leaf, transitions, certificate) = self.certificate(&folder, &verdict);
         let snapshot = planning::snapshot(&verdict, previous.as_ref(), self.now);
         if gone {
             folder.forget_accepted()?;
         }
-        keep(&folder, accepted.as_ref(), &verdict, (previous.as_ref(), snapshot.as_ref()))?;
+        // A full disk must not keep a narrowing from taking effect: it is said, and the next look tries again.
+        let kept = keep(&folder, accepted.as_ref(), &verdict, (previous.as_ref(), snapshot.as_ref()));
 
         let running = self.shared.running(link);
         let decided =
@@ -82,7 +87,7 @@ impl Pass<'_> {
                 certificate,
                 snapshot,
                 running: applied.running,
-                faults: applied.fault.into_iter().collect(),
+                faults: kept.err().map(|error| error.to_string()).into_iter().chain(applied.fault).collect(),
                 status: self.shared.status_before(link),
             },
         );
@@ -131,7 +136,7 @@ impl Pass<'_> {
     /// The orders over a link. A new one is written down before anything is applied; one whose `LinkCut` is gone is
     /// taken back, unless it may be in a document that cannot be read.
     fn orders(
-        &self,
+        &mut self,
         folder: &LinkDir,
         link: &LinkRef,
         declared: &Declared,
@@ -141,7 +146,9 @@ impl Pass<'_> {
         for (name, order) in planning::orders(self.files, link, declared, accepted) {
             if !stored.iter().any(|known| known.cut.id == order.id) {
                 let new = StoredCut::by_object(&name, &order.id, order.revision, &order.reason);
-                folder.save_cut(&new)?;
+                if let Err(error) = folder.save_cut(&new) {
+                    self.refuse(link, &error);
+                }
                 stored.push(new);
             }
         }
@@ -149,10 +156,15 @@ impl Pass<'_> {
             CutOrigin::Command => true,
             CutOrigin::Object(name) => self.files.incomplete || self.files.has_cut(&link.namespace, name),
         };
-        let (held, over): (Vec<_>, Vec<_>) = stored.into_iter().partition(holds);
+        let (mut held, over): (Vec<_>, Vec<_>) = stored.into_iter().partition(holds);
         for order in over {
-            folder.remove_cut(&order.cut.id)?;
-            tracing::info!(%link, cut = order.cut.id, "the LinkCut is gone, the link resumes");
+            match folder.remove_cut(&order.cut.id) {
+                Ok(_) => tracing::info!(%link, cut = order.cut.id, "the LinkCut is gone, the link resumes"),
+                Err(error) => {
+                    self.refuse(link, &error);
+                    held.push(order);
+                }
+            }
         }
         let order = |held: &StoredCut| CutOrder {
             id: held.cut.id.clone(),
@@ -162,18 +174,19 @@ impl Pass<'_> {
         Ok((held.iter().map(order).collect(), held))
     }
 
-    fn certificate(&mut self, folder: &LinkDir, verdict: &Verdict) -> Result<apply::Issued, StateError> {
-        let (Some(link), Some(accepted)) = (verdict.validated(), &verdict.accepted) else {
-            return Ok((None, securelink_pki::Transitions::none(), Certificate::default()));
-        };
+    /// The leaf to present. What goes wrong with it is the certificate's affair: the rest of the link goes its way.
+    fn certificate(&mut self, folder: &LinkDir, verdict: &Verdict) -> apply::Issued {
+        let none = || (None, Transitions::none(), Certificate::default());
+        let (Some(link), Some(accepted)) = (verdict.validated(), &verdict.accepted) else { return none() };
         let identity =
             LinkRef { namespace: verdict.link.namespace.clone(), name: accepted.spec.identity_ref.name.clone() };
         let now = self.now;
-        let Some(issuer) = self.issuer(&identity) else {
-            return Ok((None, securelink_pki::Transitions::none(), Certificate::default()));
-        };
-        let (leaf, certificate) = issue::leaf(folder, issuer, link, now)?;
-        Ok((leaf.map(Arc::new), issuer.transitions.clone(), certificate))
+        let Some(issuer) = self.issuer(&identity) else { return none() };
+        let (leaf, certificate) = issue::leaf(folder, issuer, link, now).unwrap_or_else(|error| {
+            let failure = Some(planning::failure(Reason::IssuerFailed, error.to_string()));
+            (None, Certificate { root: issuer.root, leaf: None, failure })
+        });
+        (leaf.map(Arc::new), issuer.transitions.clone(), certificate)
     }
 
     /// An identity's issuer, made ready once in a pass.
@@ -215,9 +228,13 @@ impl Pass<'_> {
 
     /// A link whose folder cannot be used: what runs goes on, nothing is started or written.
     fn fault(&mut self, link: &LinkRef, error: &StateError) {
-        self.report.refused.push(LinkProblem { about: link.to_string(), message: error.to_string() });
+        self.refuse(link, error);
         self.shared.set_fault(link, error.to_string());
         self.wake_at(Some(self.now + RETRY));
+    }
+
+    fn refuse(&mut self, link: &LinkRef, error: &StateError) {
+        self.report.refused.push(LinkProblem { about: link.to_string(), message: error.to_string() });
     }
 
     fn unknown_listeners(&mut self) {
@@ -258,5 +275,23 @@ pub(crate) fn pause(deadline: Option<Timestamp>, now: Timestamp) -> Duration {
     match Duration::try_from(deadline.duration_since(now)) {
         Ok(left) if !left.is_zero() => left.min(LONGEST),
         _ => OVERDUE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sleep_ends_at_the_deadline_or_after_a_minute_and_an_overdue_one_does_not_spin() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |seconds| Some(now + SignedDuration::from_secs(seconds));
+        assert_eq!(pause(after(7), now), Duration::from_secs(7));
+        for far in [None, after(60), after(86_400), Some(Timestamp::MAX)] {
+            assert_eq!(pause(far, now), Duration::from_mins(1));
+        }
+        for past in [after(0), after(-1), Some(Timestamp::MIN)] {
+            assert_eq!(pause(past, now), Duration::from_secs(5));
+        }
     }
 }

@@ -26,7 +26,7 @@ impl FolderStore {
         let stored = self.0.cuts()?;
         let known = |id: &str| stored.iter().any(|stored| stored.cut.id == id);
         for cut in cuts.stored().filter(|cut| !known(&cut.id)) {
-            self.0.save_cut(&StoredCut { cut: cut.clone(), ..StoredCut::by_command("") })?;
+            self.0.save_cut(&StoredCut::of(cut.clone()))?;
         }
         Ok(())
     }
