@@ -1,5 +1,7 @@
 //! The command line as a whole, and arguments that several commands share. Does nothing itself.
 
+#![allow(clippy::doc_markdown, reason = "a doc comment here is help on a terminal: names need no backticks")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -1,5 +1,7 @@
 //! The commands, one file each: its arguments, its help, what it does.
 
+#![allow(clippy::doc_markdown, reason = "a doc comment here is help on a terminal: names need no backticks")]
+
 pub mod check;
 pub mod completion;
 pub mod cut;

@@ -79,13 +79,17 @@ pub fn run(args: &RenderArgs, out: Out) -> Result<(), Failure> {
     let about = |link: &Rendered, text: &str| format!("{}: {}", clean(&link.link), clean(text));
     let mut wrong = answer.problems.iter().map(|text| clean(text)).collect::<Vec<_>>();
     for link in &answer.links {
-        link.notes.iter().for_each(|note| out.complain("warning", Tone::Warn, &about(link, note)));
+        for note in &link.notes {
+            out.complain("warning", Tone::Warn, &about(link, note));
+        }
         wrong.extend(link.problems.iter().map(|problem| about(link, problem)));
     }
     if answer.links.is_empty() && wrong.is_empty() {
         wrong.push("no SecureLink was found; give files that declare one".to_owned());
     }
-    wrong.iter().for_each(|problem| out.complain("error", Tone::Bad, problem));
+    for problem in &wrong {
+        out.complain("error", Tone::Bad, problem);
+    }
     if wrong.is_empty() { Ok(()) } else { Err(Failure::told()) }
 }
 

@@ -75,7 +75,7 @@ pub fn run(args: &StatusArgs, out: Out) -> Result<(), Failure> {
         if args.output.is_json() {
             out.json(&answer)?;
         } else {
-            out.raw(&shown::shown(&answer.links, out.style(), Timestamp::now()))?;
+            out.raw(&shown::shown(&answer.links, out, Timestamp::now()))?;
         }
         let ready = answer.links.iter().all(|link| is_true(&link.status.conditions, ConditionType::Ready));
         if ready { Ok(()) } else { Err(Failure::told()) }
@@ -102,7 +102,7 @@ async fn watch(args: &StatusArgs, client: &Client, out: Out) -> Result<(), Failu
                 out.line(serde_json::to_string(&answer).unwrap_or_default())?;
             }
         } else {
-            let text = shown::shown(&answer.links, out.style(), Timestamp::now());
+            let text = shown::shown(&answer.links, out, Timestamp::now());
             if out.is_terminal() {
                 out.raw(&format!("{CLEAR}{text}"))?;
             } else if before.as_ref() != Some(&answer) {

@@ -74,65 +74,50 @@ fn keep(plan: &Plan, folder: TempDir) -> Option<PathBuf> {
     plan.keep.then(|| folder.keep())
 }
 
+/// The steps: what a program calls them, and what a person does.
+const FOUND: (&str, &str) = ("identities", "Two organizations, each with its own root");
+const LINES: (&str, &str) = ("lines", "Each hands the other two lines, no secret");
+const READY: (&str, &str) = ("ready", "Both start their half, the link comes up");
+const GREET: (&str, &str) = ("greet", "The first messages, each signed for");
+const CARRY: (&str, &str) = ("transfer", "A file from Europol to INTERPOL");
+const THIRD: (&str, &str) = ("wrongRoot", "A third organization, posing as Europol");
+const OTHER: (&str, &str) = ("wrongAudience", "Europol's certificate for another partner");
+const ENDS: (&str, &str) = ("agreementEnds", "The agreement ends on one side");
+const AGAIN: (&str, &str) = ("agreementRestored", "The agreement is prolonged");
+const CUT: (&str, &str) = ("cut", "INTERPOL cuts the link, streams alive on it");
+const RESUME: (&str, &str) = ("resume", "INTERPOL resumes the link");
+/// What is not tried where there is nothing to try it on.
+const REST: [(&str, &str); 10] = [LINES, READY, GREET, CARRY, THIRD, OTHER, ENDS, AGAIN, CUT, RESUME];
+
 async fn play(plan: &Plan, folder: &TempDir, show: &mut Show) {
     show.title();
-    let mut pair = None;
-    let opening = async || {
+    let found = async |_| {
         let interpol = Organization::found(folder.path(), yaml::INTERPOL).await.context("INTERPOL")?;
         let europol = Organization::found(folder.path(), yaml::EUROPOL).await.context("Europol")?;
-        anyhow::Ok(Pair { interpol, europol })
+        Ok(launch::founded(Pair { interpol, europol }, folder.path()))
     };
-    let founded = show.step("identities", "Two organizations, each with its own YAML and its own root", |_| async {
-        let (pair, told) = launch::founded(opening().await?, folder.path());
-        Ok((pair, told))
-    });
-    if let Some(founded) = founded.await {
-        pair = Some(founded);
-    }
-    let Some(pair) = pair.as_mut() else { return show.skip(&REST) };
-    link(plan, pair, show).await;
+    let Some(pair) = show.step(FOUND, found).await else { return show.skip(&REST) };
+    link(plan, &pair, show).await;
     pair.interpol.close().await;
     pair.europol.close().await;
 }
 
-/// What is not tried where there is nothing to try it on.
-const REST: [&str; 10] = [
-    "lines",
-    "ready",
-    "greet",
-    "transfer",
-    "wrongRoot",
-    "wrongAudience",
-    "agreementEnds",
-    "agreementRestored",
-    "cut",
-    "resume",
-];
-
-async fn link(plan: &Plan, pair: &mut Pair, show: &mut Show) {
-    let exchanged = show.step("lines", "Each hands the other two lines, nothing secret", |_| launch::exchange(pair));
-    if exchanged.await.is_none() {
+async fn link(plan: &Plan, pair: &Pair, show: &mut Show) {
+    if show.step(LINES, |_| launch::exchange(pair)).await.is_none() {
         return show.skip(&REST[1..]);
     }
     show.organizations(pair.interpol.lines(), pair.europol.lines());
-    let up = show.step("ready", "Both start their half, and the link comes up", |_| launch::ready(pair));
-    if up.await.is_none() {
+    if show.step(READY, |_| launch::ready(pair)).await.is_none() {
         return show.skip(&REST[2..]);
     }
-    let pair = &*pair;
-    show.step("greet", "The first messages, signed for by the other side", |_| launch::greet(pair)).await;
-    let title = "A file from Europol's service through INTERPOL's imported port";
-    show.step("transfer", title, |progress| transfer::carry(pair, plan.size, progress)).await;
-    let title = "A third organization with a valid root of its own is refused";
-    show.step("wrongRoot", title, |_| strangers::third(pair)).await;
-    let title = "Europol's own certificate, made for another partner, is refused";
-    show.step("wrongAudience", title, |_| strangers::other_audience(pair)).await;
-    let title = "The agreement ends on one side: nothing passes any more";
-    show.step("agreementEnds", title, |_| agreement::ends(pair)).await;
-    let title = "The agreement is prolonged: the link is back";
-    show.step("agreementRestored", title, |_| agreement::restored(pair)).await;
-    show.step("cut", "INTERPOL cuts the link with streams alive on it", |_| brake::cut(pair)).await;
-    show.step("resume", "INTERPOL resumes it", |_| brake::resume(pair)).await;
+    show.step(GREET, |_| launch::greet(pair)).await;
+    show.step(CARRY, |progress| transfer::carry(pair, plan.size, progress)).await;
+    show.step(THIRD, |_| strangers::third(pair)).await;
+    show.step(OTHER, |_| strangers::other_audience(pair)).await;
+    show.step(ENDS, |_| agreement::ends(pair)).await;
+    show.step(AGAIN, |_| agreement::restored(pair)).await;
+    show.step(CUT, |_| brake::cut(pair)).await;
+    show.step(RESUME, |_| brake::resume(pair)).await;
 }
 
 /// Asks until it is so; at the deadline says what was the last thing known.

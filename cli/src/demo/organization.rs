@@ -45,18 +45,9 @@ pub(super) struct Organization {
 impl Organization {
     /// Founds one: writes its identity and starts its runtime, which makes its root.
     pub(super) async fn found(folder: &Path, example: Example) -> anyhow::Result<Self> {
-        Self::found_as(folder, example, None).await
-    }
-
-    /// The same under another name.
-    pub(super) async fn found_as(folder: &Path, example: Example, domain: Option<&str>) -> anyhow::Result<Self> {
         let dir = folder.join(example.folder);
         fs::create_dir(&dir)?;
-        let mut identity = example.identity()?;
-        if let Some(domain) = domain {
-            domain.clone_into(&mut identity.spec.trust_domain);
-        }
-        fs::write(dir.join("identity.yaml"), text(&identity)?)?;
+        fs::write(dir.join("identity.yaml"), text(&example.identity()?)?)?;
         let declared = example.example_link()?.metadata;
         let link =
             LinkRef { namespace: declared.namespace.unwrap_or_default(), name: declared.name.unwrap_or_default() };

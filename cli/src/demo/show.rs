@@ -38,7 +38,7 @@ impl Told {
 #[derive(Serialize)]
 struct Step {
     name: &'static str,
-    title: String,
+    title: &'static str,
     ok: bool,
     millis: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,8 +102,7 @@ impl Show {
     /// Runs a step and shows it. What went wrong is shown, and the demo goes on.
     pub(super) async fn step<T, F>(
         &mut self,
-        name: &'static str,
-        title: &str,
+        (name, title): (&'static str, &'static str),
         work: impl FnOnce(Progress) -> F,
     ) -> Option<T>
     where
@@ -121,7 +120,7 @@ impl Show {
         self.shown(title, &told, error.as_deref(), took);
         self.steps.push(Step {
             name,
-            title: title.to_owned(),
+            title,
             ok: error.is_none(),
             millis: super::launch::millis(took),
             error,
@@ -132,11 +131,11 @@ impl Show {
     }
 
     /// Notes steps for which nothing was there to try them on.
-    pub(super) fn skip(&mut self, names: &[&'static str]) {
+    pub(super) fn skip(&mut self, steps: &[(&'static str, &'static str)]) {
         let error = Some("not tried: an earlier step failed".to_owned());
-        self.steps.extend(names.iter().map(|name| Step {
+        self.steps.extend(steps.iter().map(|(name, title)| Step {
             name,
-            title: (*name).to_owned(),
+            title,
             ok: false,
             millis: 0,
             error: error.clone(),
@@ -150,10 +149,10 @@ impl Show {
         let mark = if error.is_none() { style.paint(Tone::Good, "✓") } else { style.paint(Tone::Bad, "✗") };
         let title = style.paint(Tone::Strong, title);
         self.say(&format!("{mark} {title}  {}", style.paint(Tone::Dim, &span(took))));
+        let mut table = Table::new(&[]).indented(4).within(self.out.width());
         if let Some(error) = error {
-            self.say(&format!("    {}", style.paint(Tone::Bad, error)));
+            table.row([Cell::new(Tone::Bad, error)]);
         }
-        let mut table = Table::new(&[]).indented(4);
         for [who, what, more] in &told.rows {
             table.row([who.as_str().into(), Cell::new(Tone::Value, what), Cell::new(Tone::Dim, more)]);
         }
@@ -177,12 +176,14 @@ impl Show {
     }
 
     fn table(&self, ok: bool, took: Duration) -> Result<(), Failure> {
-        let mut table = Table::new(&["", "STEP", "FIGURE"]);
+        let mut table = Table::new(&["", "STEP", "FIGURE"]).within(self.out.width());
         for step in &self.steps {
             let (mark, tone) = if step.ok { ("✓", Tone::Good) } else { ("✗", Tone::Bad) };
-            let figure =
-                step.error.as_deref().map_or(Cell::new(Tone::Value, &step.figure), |error| Cell::new(Tone::Bad, error));
-            table.row([Cell::new(tone, mark), step.title.as_str().into(), figure]);
+            let figure = match &step.error {
+                None => Cell::new(Tone::Value, &step.figure),
+                Some(error) => Cell::new(Tone::Bad, error),
+            };
+            table.row([Cell::new(tone, mark), step.title.into(), figure]);
         }
         self.out.table(&table)?;
         let right = self.steps.iter().filter(|step| step.ok).count();

@@ -15,15 +15,16 @@ use serde_json::json;
 
 use super::organization::Organization;
 use super::show::Told;
-use super::yaml::{FRONTEX, FRONTEX_DOMAIN};
+use super::yaml::{OTHER_PARTNER, STRANGER};
 use super::{Pair, SOON, until};
 use crate::output::clean;
 
-/// A third organization, with its own YAML and its own root, dials INTERPOL as Europol does.
+/// A third organization, with its own YAML, state and valid root, calls itself Europol and dials INTERPOL. Under a name of
+/// its own it would not come so far: INTERPOL's certificate is made for Europol, and its own software would stop.
 pub(super) async fn third(pair: &Pair) -> anyhow::Result<((), Told)> {
     let before = count(&pair.interpol, "WrongRoot");
     let folder = pair.interpol.dir().parent().context("the demo has no folder")?;
-    let stranger = Organization::found_as(folder, FRONTEX, Some(FRONTEX_DOMAIN)).await?;
+    let stranger = Organization::found(folder, STRANGER).await?;
     let agreement = pair.interpol.declared()?.spec.agreement.context("there is no agreement")?;
     let mut link = stranger.draft(&pair.interpol, &agreement.digest)?;
     link.spec.expose = None;
@@ -33,7 +34,7 @@ pub(super) async fn third(pair: &Pair) -> anyhow::Result<((), Told)> {
         let connected = stranger.condition(ConditionType::PeerConnected).ok_or("there is no status")?;
         let told = connected.status == "False" && connected.reason == "RefusedByPeer";
         if told {
-            Ok(clean(&connected.reason))
+            Ok(clean(&connected.message))
         } else {
             Err(format!("{}: {}", connected.reason, clean(&connected.message)))
         }
@@ -41,9 +42,15 @@ pub(super) async fn third(pair: &Pair) -> anyhow::Result<((), Told)> {
     let seen = seen.await;
     stranger.close().await;
     let (refused, seen) = (refused?, seen?);
-    let told = Told::new("WrongRoot", json!({"reason": "WrongRoot", "message": refused, "seenByStranger": seen}))
+    let figures = json!({"reason": "WrongRoot", "message": refused, "seenByStranger": seen});
+    let told = Told::new("refused: WrongRoot", figures)
+        .row([
+            "stranger".to_owned(),
+            "dials".to_owned(),
+            format!("as {}, root {}", stranger.trust_domain, stranger.fingerprint),
+        ])
         .row(["INTERPOL".to_owned(), "WrongRoot".to_owned(), refused])
-        .row([stranger.name.to_owned(), seen, format!("{} with root {}", stranger.trust_domain, stranger.fingerprint)]);
+        .row(["stranger".to_owned(), "RefusedByPeer".to_owned(), seen]);
     Ok(((), still_ready(pair, told).await?))
 }
 
@@ -54,7 +61,7 @@ pub(super) async fn other_audience(pair: &Pair) -> anyhow::Result<((), Told)> {
     let state = europol.state()?;
     let identity = state.identity(&europol.link.namespace, "default")?;
     let issuer = identity.intermediate()?.context("Europol has no intermediate")?;
-    let (own, other): (TrustDomain, TrustDomain) = (europol.trust_domain.parse()?, FRONTEX_DOMAIN.parse()?);
+    let (own, other): (TrustDomain, TrustDomain) = (europol.trust_domain.parse()?, OTHER_PARTNER.parse()?);
     let leaf = issuer.issue_leaf(&SpiffeId::link(own, other), &[], Timestamp::now())?;
     let presented = leaf.identity().to_string();
     let mut snapshot = state.link(&europol.link)?.snapshot()?.context("Europol's link has no relay.json")?;

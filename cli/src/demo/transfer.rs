@@ -17,6 +17,8 @@ use super::show::{Progress, Told};
 use super::{Pair, SOON};
 use crate::output::{bytes, span};
 
+/// Of a digest, for people; a program gets all of it.
+const SHOWN: usize = "sha256:".len() + 16;
 /// Longest silence before the transfer counts as stuck.
 const SILENCE: Duration = SOON;
 
@@ -48,17 +50,12 @@ pub(super) async fn carry(pair: &Pair, size: u64, progress: Progress) -> anyhow:
     anyhow::ensure!(received == sent, "the hashes differ: {sent} was sent, {received} arrived");
     let rate = u64::try_from(u128::from(size) * 1_000_000 / took.as_micros().max(1)).unwrap_or(u64::MAX);
     let figures = json!({"bytes": size, "millis": millis(took), "bytesPerSecond": rate, "digest": sent.to_string()});
-    let told = Told::new(format!("{} at {}/s", bytes(size), bytes(rate)), figures)
-        .row([
-            "sent".to_owned(),
-            sent.to_string(),
-            format!("by Europol's service on port {}", pair.europol.service.port()),
-        ])
-        .row([
-            "arrived".to_owned(),
-            received.to_string(),
-            format!("on INTERPOL's port {}, in {}", pair.interpol.import, span(took)),
-        ]);
+    let short: String = sent.to_string().chars().take(SHOWN).collect();
+    let from = format!("by Europol's service on port {}", pair.europol.service.port());
+    let to = format!("on INTERPOL's imported port {}, in {}", pair.interpol.import, span(took));
+    let told = Told::new(format!("{} at {}/s, same SHA-256", bytes(size), bytes(rate)), figures)
+        .row(["sent".to_owned(), format!("{short}…"), from])
+        .row(["arrived".to_owned(), format!("{short}…"), to]);
     Ok(((), told))
 }
 

@@ -31,10 +31,10 @@ pub(super) const EUROPOL: Example = Example {
     identity: include_str!("../../../crds/examples/europol/identity.yaml"),
     link: include_str!("../../../crds/examples/europol/link.yaml"),
 };
-/// The one that has no agreement with the first, and tries nevertheless: everything as Europol does it, under its own name.
-pub(super) const FRONTEX: Example = Example { name: "Frontex", folder: "frontex", ..EUROPOL };
-/// Its trust domain, also in the example of a partner without our software.
-pub(super) const FRONTEX_DOMAIN: &str = "frontex.example";
+/// The one that has no agreement with anybody, and does everything as Europol does it.
+pub(super) const STRANGER: Example = Example { name: "the stranger", folder: "stranger", ..EUROPOL };
+/// Another partner of Europol's, as in the example of a partner without our software.
+pub(super) const OTHER_PARTNER: &str = "frontex.example";
 
 /// What this machine gives a link.
 pub(super) struct Site {
@@ -79,7 +79,7 @@ impl Example {
         spec.peer.endpoints = vec![Endpoint { host: LOCAL.to_owned(), port: site.peer_port }];
         spec.peer.proxy = None;
         if let Some(agreement) = &mut spec.agreement {
-            agreement.digest = site.digest.clone();
+            agreement.digest.clone_from(&site.digest);
             agreement.effective_from = Time(days_from_now(-1)?);
             agreement.expires = Time(days_from_now(730)?);
         }

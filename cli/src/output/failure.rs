@@ -47,7 +47,7 @@ impl Failure {
     }
 
     /// Standard output failed. A reader that has seen enough is no failure.
-    pub(super) fn output(error: io::Error) -> Self {
+    pub(super) fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self { exit: None, message: None };
         }

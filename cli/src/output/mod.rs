@@ -12,7 +12,7 @@ use serde::Serialize;
 pub use failure::{Exit, Failure};
 pub use style::{Colour, Style, Tone};
 pub use table::{Cell, Table};
-pub use text::{ago, bytes, clean, in_words, plural, span};
+pub use text::{bytes, clean, in_words, plural, span, wrap};
 
 /// How a command answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -49,6 +49,12 @@ impl Out {
         self.terminal
     }
 
+    /// Columns of the terminal; none where lines need no end.
+    pub fn width(self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| self.terminal)?;
+        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    }
+
     /// Writes `text` and a line end.
     pub fn line(self, text: impl AsRef<str>) -> Result<(), Failure> {
         self.raw(&format!("{}\n", text.as_ref()))
@@ -69,7 +75,7 @@ impl Out {
     /// Writes `text` as it is.
     pub fn raw(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::output)
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::output(&error))
     }
 
     /// Writes a line for people to standard error: a warning or an error. A reader that is gone is not worth failing for.

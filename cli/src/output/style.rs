@@ -1,5 +1,7 @@
 //! Colour, where a person sees it and wants it.
 
+#![allow(clippy::doc_markdown, reason = "a doc comment here is help on a terminal: names need no backticks")]
+
 use std::env;
 
 /// When to colour.

@@ -1,9 +1,12 @@
 //! Aligned columns. The last column is not padded, so that lines end where their text ends.
 
 use super::style::{Style, Tone};
+use super::text::wrap;
 
 /// Spaces between columns, as in kubectl's tables.
 const GAP: usize = 3;
+/// Narrowest last column that is wrapped; below, the terminal breaks lines as it will.
+const NARROW: usize = 24;
 
 /// One field of a table.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,7 @@ pub struct Table {
     heading: Vec<Cell>,
     rows: Vec<Vec<Cell>>,
     indent: usize,
+    width: Option<usize>,
 }
 
 impl Table {
@@ -43,6 +47,12 @@ impl Table {
     /// Moves it to the right.
     pub fn indented(mut self, indent: usize) -> Self {
         self.indent = indent;
+        self
+    }
+
+    /// Wraps the last column of every row at this width, if any.
+    pub fn within(mut self, width: Option<usize>) -> Self {
+        self.width = width;
         self
     }
 
@@ -60,17 +70,27 @@ impl Table {
             rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<_> = (0..columns).map(width).collect();
+        rows.into_iter().map(|row| self.line(row, &widths, style)).collect()
+    }
+
+    fn line(&self, row: &[Cell], widths: &[usize], style: Style) -> String {
+        let Some((last, cells)) = row.split_last() else { return "\n".to_owned() };
+        let mut line = " ".repeat(self.indent);
+        let mut start = self.indent;
+        for (cell, width) in cells.iter().zip(widths) {
+            let missing = width.saturating_sub(cell.text.chars().count()) + GAP;
+            line.push_str(&style.paint(cell.tone, &cell.text));
+            line.push_str(&" ".repeat(missing));
+            start += width + GAP;
+        }
+        let room = self.width.and_then(|width| width.checked_sub(start)).filter(|room| *room >= NARROW);
+        let parts = room.map_or_else(|| vec![last.text.clone()], |room| wrap(&last.text, room));
         let mut text = String::new();
-        for row in rows {
-            let mut line = " ".repeat(self.indent);
-            let mut missing = 0;
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&" ".repeat(missing));
-                line.push_str(&style.paint(cell.tone, &cell.text));
-                missing = width.saturating_sub(cell.text.chars().count()) + GAP;
-            }
+        for part in parts {
+            line.push_str(&style.paint(last.tone, &part));
             text.push_str(line.trim_end());
             text.push('\n');
+            line = " ".repeat(start);
         }
         text
     }
@@ -88,6 +108,14 @@ mod tests {
         table.row(["a".into(), "".into()]);
         let plain = table.render(Style::new(Colour::Never, true));
         assert_eq!(plain, "  LINK              READY\n  liaison/europol   True\n  a\n");
+    }
+
+    #[test]
+    fn a_long_last_column_hangs_under_itself() {
+        let mut table = Table::new(&[]).within(Some(36));
+        table.row(["INTERPOL".into(), "the agreement ended on the other side".into()]);
+        let plain = table.render(Style::new(Colour::Never, true));
+        assert_eq!(plain, "INTERPOL   the agreement ended on the\n           other side\n");
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 /// Makes a text from elsewhere harmless: what a terminal would obey, what is invisible and what turns the direction of
 /// writing around is shown escaped, so that no text can forge a line.
 pub fn clean(text: &str) -> String {
@@ -48,10 +46,19 @@ pub fn span(length: Duration) -> String {
     }
 }
 
-/// How far `at` lies ahead of `now`, or behind it.
-pub fn ago(at: Timestamp, now: Timestamp) -> String {
-    let length = now.duration_since(at).unsigned_abs();
-    if at > now { format!("in {}", span(length)) } else { format!("{} ago", span(length)) }
+/// Breaks a text between words into lines of at most `width` characters; a longer word stands alone.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// `1 link`, `2 links`.
@@ -86,6 +93,13 @@ mod tests {
         let spans: Vec<_> =
             [1_250, 12_000, 1_500_000, 60_000_000, 600_000_000].map(|us| span(Duration::from_micros(us))).to_vec();
         assert_eq!(spans, ["1.2 ms", "12 ms", "1.5 s", "60 s", "10 min"]);
+    }
+
+    #[test]
+    fn text_breaks_between_words_only() {
+        assert_eq!(wrap("a bc def ghij", 6), ["a bc", "def", "ghij"]);
+        assert_eq!(wrap("overlong x", 4), ["overlong", "x"]);
+        assert_eq!(wrap("", 4), [""]);
     }
 
     #[test]

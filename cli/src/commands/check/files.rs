@@ -44,7 +44,7 @@ pub(super) fn read(paths: &[PathBuf], recursive: bool) -> Result<Files, Failure>
 
 impl Files {
     fn folder(&mut self, folder: &Path, recursive: bool, depth: usize) {
-        let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let mut paths: Vec<_> = match entries {
             Ok(entries) => entries.into_iter().map(|entry| entry.path()).collect(),
             Err(error) => return self.problems.push(problem(&folder.display().to_string(), &error)),

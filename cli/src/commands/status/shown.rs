@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use securelink_crds::SecureLinkStatus;
 use securelink_crds::conditions::{Condition, ConditionType, find, is_true};
 
-use crate::output::{Cell, Style, Table, Tone, clean, span};
+use crate::output::{Cell, Out, Table, Tone, clean, span};
 use crate::runtime::LinkStatus;
 
 /// Aspects of a link in the order in which one needs the other; each is false for its own reason.
@@ -21,7 +21,8 @@ const WARNINGS: [ConditionType; 4] =
     [ConditionType::Stalled, ConditionType::PinOutdated, ConditionType::PolicyWidened, ConditionType::InternalError];
 
 /// The whole answer.
-pub(super) fn shown(links: &[LinkStatus], style: Style, now: Timestamp) -> String {
+pub(super) fn shown(links: &[LinkStatus], out: Out, now: Timestamp) -> String {
+    let style = out.style();
     if links.is_empty() {
         return "no links are declared; add a SecureLink to the files that `securelink run -f` reads\n".to_owned();
     }
@@ -31,7 +32,7 @@ pub(super) fn shown(links: &[LinkStatus], style: Style, now: Timestamp) -> Strin
     }
     let mut text = table.render(style);
     for link in links {
-        text.push_str(&wrong(link, style));
+        text.push_str(&wrong(link, out));
     }
     text
 }
@@ -83,10 +84,11 @@ fn certificate(status: &SecureLinkStatus, now: Timestamp) -> Cell {
 }
 
 /// What is false, first cause first.
-fn wrong(link: &LinkStatus, style: Style) -> String {
+fn wrong(link: &LinkStatus, out: Out) -> String {
     let conditions = &link.status.conditions;
-    let mut lines = String::new();
+    let mut table = Table::new(&[]).indented(2).within(out.width());
     let mut told: Vec<&str> = Vec::new();
+    let mut any = false;
     for kind in ASPECTS {
         let Some(condition) = find(conditions, kind).filter(|condition| condition.status != "True") else { continue };
         // Ready repeats the first cause.
@@ -94,38 +96,37 @@ fn wrong(link: &LinkStatus, style: Style) -> String {
             continue;
         }
         told.push(&condition.reason);
+        any = true;
         let (mark, tone) = if condition.status == "False" { ("✗", Tone::Bad) } else { ("?", Tone::Warn) };
-        lines.push_str(&line(&style.paint(tone, mark), condition, style));
+        tell(&mut table, (mark, tone), &head(condition), &condition.message);
     }
-    for kind in WARNINGS.into_iter().filter(|kind| is_true(conditions, *kind)) {
-        if let Some(condition) = find(conditions, kind) {
-            lines.push_str(&line(&style.paint(Tone::Warn, "!"), condition, style));
-        }
+    for condition in
+        WARNINGS.into_iter().filter(|kind| is_true(conditions, *kind)).filter_map(|kind| find(conditions, kind))
+    {
+        any = true;
+        tell(&mut table, ("!", Tone::Warn), &head(condition), &condition.message);
     }
     for problem in &link.problems {
-        let (what, remedy) = parts(problem);
-        if !conditions.iter().any(|condition| condition.message.contains(what)) {
-            lines.push_str(&format!("  {} {}\n{}", style.paint(Tone::Bad, "✗"), clean(what), to_do(remedy, style)));
+        if !conditions.iter().any(|condition| condition.message.contains(parts(problem).0)) {
+            any = true;
+            tell(&mut table, ("✗", Tone::Bad), "Declared", problem);
         }
     }
-    if lines.is_empty() {
-        return lines;
+    if !any {
+        return String::new();
     }
-    format!("\n{}\n{lines}", style.paint(Tone::Strong, &clean(&link.link.to_string())))
+    format!("\n{}\n{}", out.style().paint(Tone::Strong, &clean(&link.link.to_string())), table.render(out.style()))
 }
 
-fn line(mark: &str, condition: &Condition, style: Style) -> String {
-    let (what, remedy) = parts(&condition.message);
-    let head = format!("{}: {}", condition.type_, clean(&condition.reason));
-    let what = if what.is_empty() { String::new() } else { format!("  {}", clean(what)) };
-    format!("  {mark} {}{what}\n{}", style.paint(Tone::Strong, &head), to_do(remedy, style))
+fn head(condition: &Condition) -> String {
+    format!("{}: {}", condition.type_, clean(&condition.reason))
 }
 
-fn to_do(remedy: &str, style: Style) -> String {
-    if remedy.is_empty() {
-        String::new()
-    } else {
-        format!("      {} {}\n", style.paint(Tone::Value, "do:"), clean(remedy))
+fn tell(table: &mut Table, (mark, tone): (&str, Tone), head: &str, message: &str) {
+    let (what, remedy) = parts(message);
+    table.row([Cell::new(tone, mark), Cell::new(Tone::Strong, head), clean(what).into()]);
+    if !remedy.is_empty() {
+        table.row(["".into(), "".into(), Cell::new(Tone::Value, format!("do: {}", clean(remedy)))]);
     }
 }
 
