@@ -233,7 +233,7 @@ impl Side {
         };
         match timeout(PATIENCE, waiting).await {
             Ok(report) => report,
-            Err(_) => panic!("not within {PATIENCE:?}: {what}\n{:#?}", self.relay.report()),
+            Err(late) => panic!("{late}, {PATIENCE:?}: {what}\n{:#?}", self.relay.report()),
         }
     }
 
