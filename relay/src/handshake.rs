@@ -128,10 +128,16 @@ async fn exchange(
     Connection::new(link, frames, proved, told).ok_or(Failure::Fault(Fault::Ended))
 }
 
-/// Tells a peer of another version so, before it is left.
+/// Tells a peer that broke the protocol, or speaks another version of it, so before it is left.
 async fn refuse(frames: &mut Frames, fault: Fault) -> Failure {
-    if let Fault::Violation(Violation::Version { .. }) = &fault {
-        let bye = Bye { code: Code::Version, text: format!("this relay speaks version {VERSION} only") };
+    let bye = match &fault {
+        Fault::Violation(Violation::Version { .. }) => {
+            Some(Bye { code: Code::Version, text: format!("this relay speaks version {VERSION} only") })
+        }
+        Fault::Violation(_) | Fault::Wire(_) => Some(Bye { code: Code::Protocol, text: fault.to_string() }),
+        Fault::Io(_) | Fault::Ended => None,
+    };
+    if let Some(bye) = bye {
         // It may have closed already.
         let _ = frames.send(&Message::Bye(bye)).await;
     }
