@@ -14,6 +14,7 @@ use runtime_support::{Half, PATIENCE, Side, link};
 use securelink::control::{Client, ControlError};
 use securelink::runtime::{Runtime, RuntimeError};
 use securelink::state::{StateDir, StateError};
+use securelink_crds::conditions::ConditionType;
 use securelink_relay_config::LinkRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -186,7 +187,8 @@ async fn the_client_has_the_verbs_of_the_process() {
     let done = client.cut(&link(), "incident\n114").await.unwrap();
     assert_eq!((done.ended, done.fresh), (0, true));
     let status = client.status().await.unwrap().remove(0);
-    assert_eq!(status.report.unwrap().cuts.len(), 1);
+    assert_eq!(status.report.as_ref().unwrap().cuts.len(), 1);
+    assert_eq!(runtime_support::reason(&status, ConditionType::Agreed), "CutHere", "at once, also without a peer");
     assert_eq!(client.resume(&link()).await.unwrap().released.len(), 1);
     assert!(client.status().await.unwrap().remove(0).report.unwrap().cuts.is_empty());
     side.write("link.yaml", "}{");

@@ -1,16 +1,46 @@
-//! The emergency path: a new `LinkCut` reaches every running relay before anything else is looked at.
+//! The emergency path: an order to cut reaches a running relay before anything else is looked at.
 //!
-//! It needs nothing but the files: no other link, and no damage in the state folder, keeps a brake from working.
+//! It needs nothing but the order: no other link, no slow or full disk and no damage in the state folder keeps a brake
+//! from working.
+
+use std::time::{Duration, Instant};
 
 use securelink_relay_config::LinkRef;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::declared::Declarations;
+use super::engine::Relay;
 use super::planning;
+use super::report::CutDone;
 use super::shared::Shared;
-use crate::state::StoredCut;
+use crate::state::{LinkDir, StateError, StoredCut};
 
-/// Gives the orders that a running relay does not obey yet. Returns when nothing that they forbid is left.
+/// How long an order waits to be on disk before it is obeyed: a fraction of the second in which a cut is promised.
+const DISK: Duration = Duration::from_millis(250);
+
+/// Gives an order: written down, then obeyed. A disk that is slow or full does not hold it up; the error is of the
+/// writing, after the order was obeyed. Returns when nothing that it forbids is left.
+pub(crate) async fn give(folder: LinkDir, relay: Option<Relay>, order: StoredCut) -> (CutDone, Result<(), StateError>) {
+    let began = Instant::now();
+    let cut = order.cut.clone();
+    let path = folder.path().to_owned();
+    let mut writing = tokio::task::spawn_blocking(move || folder.save_cut(&order));
+    let written = tokio::time::timeout(DISK, &mut writing).await;
+    let receipt = match relay {
+        Some(relay) => Some(relay.cut(cut).await),
+        None => None,
+    };
+    let took = began.elapsed();
+    let (ended, fresh) = receipt.map_or((0, true), |receipt| (receipt.ended, receipt.fresh));
+    let written = match written {
+        Ok(written) => written,
+        Err(_) => writing.await,
+    };
+    let broken = |error: JoinError| Err(StateError::Io { action: "writing", path, source: error.into() });
+    (CutDone { ended, took, fresh }, written.unwrap_or_else(broken))
+}
+
+/// Gives the orders of `LinkCut`s that a running relay does not obey yet.
 pub(crate) async fn brake(shared: &Shared, files: &Declarations) {
     if files.cuts.is_empty() && files.broken_cuts.is_empty() {
         return;
@@ -18,14 +48,17 @@ pub(crate) async fn brake(shared: &Shared, files: &Declarations) {
     let mut given = JoinSet::new();
     for link in shared.known() {
         let Some(running) = shared.running(&link) else { continue };
+        let Ok(folder) = shared.state.link(&link) else { continue };
         let obeyed = running.relay.report().cuts;
         for order in orders(shared, files, &link).into_iter().filter(|order| !obeyed.contains(&order.cut.id)) {
-            write_down(shared, &link, &order);
-            let (relay, link) = (running.relay.clone(), link.clone());
+            let (folder, relay, link) = (folder.clone(), running.relay.clone(), link.clone());
             given.spawn(async move {
                 let id = order.cut.id.clone();
-                let receipt = relay.cut(order.cut).await;
-                tracing::warn!(%link, cut = id, ended = receipt.ended, "cut by a LinkCut");
+                let (done, written) = give(folder, Some(relay), order).await;
+                tracing::warn!(%link, cut = id, ended = done.ended, "cut by a LinkCut");
+                if let Err(error) = written {
+                    tracing::error!(%link, cut = id, %error, "the cut is in force, but could not be written down");
+                }
             });
         }
     }
@@ -38,12 +71,4 @@ fn orders(shared: &Shared, files: &Declarations, link: &LinkRef) -> Vec<StoredCu
     let declared = planning::declared(files, link, accepted);
     let orders = planning::orders(files, link, &declared, accepted).into_iter();
     orders.map(|(name, order)| StoredCut::by_object(&name, &order.id, order.revision, &order.reason)).collect()
-}
-
-/// Before it is given; but one that cannot be written down is given all the same.
-fn write_down(shared: &Shared, link: &LinkRef, order: &StoredCut) {
-    let written = shared.state.link(link).and_then(|folder| folder.save_cut(order));
-    if let Err(error) = written {
-        tracing::error!(%link, %error, "a cut could not be written down; it is given all the same");
-    }
 }

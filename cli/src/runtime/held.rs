@@ -97,19 +97,49 @@ impl Held {
     }
 }
 
+/// A text as it may stand in a log: nothing in it ends the line, moves the cursor or turns the direction of reading.
+pub(crate) fn one_line(text: &str) -> String {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if hides(c) {
+            line.extend(c.escape_unicode());
+        } else {
+            line.push(c);
+        }
+        line
+    })
+}
+
 /// One line a condition that changed. A message may quote a peer: it is escaped.
 fn log_transitions(link: &LinkRef, before: &[Condition], now: &[Condition]) {
     let same = |a: &Condition, b: &Condition| a.type_ == b.type_ && a.status == b.status && a.reason == b.reason;
     for new in now.iter().filter(|new| !before.iter().any(|old| same(old, new))) {
         let (condition, status, reason) = (&*new.type_, &*new.status, &*new.reason);
-        let message = new.message.escape_debug().to_string();
+        let detail = one_line(&new.message);
         if status == "False" {
-            tracing::warn!(%link, condition, status, reason, message, "condition changed");
+            tracing::warn!(%link, condition, status, reason, detail, "condition changed");
         } else {
-            tracing::info!(%link, condition, status, reason, message, "condition changed");
+            tracing::info!(%link, condition, status, reason, detail, "condition changed");
         }
     }
     for gone in before.iter().filter(|old| !now.iter().any(|new| new.type_ == old.type_)) {
         tracing::info!(%link, condition = &*gone.type_, "condition is over");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_text_of_others_cannot_forge_a_line_of_a_log() {
+        assert_eq!(one_line("the owner's café; say „no“"), "the owner's café; say „no“");
+        for bad in ["a\nb", "a\r", "\u{1b}[2J", "x\u{202e}y", "\u{2066}", "\u{85}", "\u{2028}", "\0"] {
+            let line = one_line(bad);
+            assert!(line.is_ascii() && !line.chars().any(char::is_control) && line.contains("\\u{"), "{line}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -35,6 +35,7 @@ use self::declared::{Declarations, as_object};
 pub use self::engine::Clock;
 use self::engine::Metrics;
 pub use self::error::RuntimeError;
+use self::held::one_line;
 pub use self::report::{CutDone, LinkProblem, LinkStatus, ReloadReport, ResumeDone};
 use self::shared::{Shared, World};
 use self::watching::{DEBOUNCE, Watch};
@@ -141,19 +142,14 @@ impl Runtime {
     /// Cuts a link: written down first, then obeyed. Returns when no stream of it is left.
     pub async fn cut(&self, link: &LinkRef, reason: &str) -> Result<CutDone, RuntimeError> {
         let folder = self.known(link)?;
-        let began = Instant::now();
         let order = StoredCut::by_command(reason);
-        // In an emergency a full disk must not keep the brake from working.
-        let kept = folder.save_cut(&order);
-        let receipt = match self.shared.running(link) {
-            Some(running) => Some(running.relay.cut(order.cut.clone()).await),
-            None => None,
-        };
-        let took = began.elapsed();
-        let (ended, fresh) = receipt.map_or((0, true), |receipt| (receipt.ended, receipt.fresh));
-        tracing::warn!(%link, cut = order.cut.id, reason = %reason.escape_debug(), ended, "cut");
+        let cut = order.cut.clone();
+        let relay = self.shared.running(link).map(|running| running.relay);
+        let (done, written) = brake::give(folder, relay, order).await;
+        tracing::warn!(%link, cut = cut.id, reason = one_line(&cut.reason), ended = done.ended, "cut");
+        self.shared.note_cut(link, cut);
         self.shared.wake.notify_one();
-        kept.map(|()| CutDone { ended, took, fresh }).map_err(RuntimeError::CutNotKept)
+        written.map(|()| done).map_err(RuntimeError::CutNotKept)
     }
 
     /// Takes back what [`Runtime::cut`] ordered. A `LinkCut` in the files goes on cutting.
@@ -286,13 +282,13 @@ impl Runtime {
 /// Logs what was not said the last time.
 fn say(report: &ReloadReport, said: &ReloadReport) {
     for problem in report.problems.iter().filter(|problem| !said.problems.contains(problem)) {
-        tracing::error!(problem = %problem, "a file has a problem; what worked goes on");
+        tracing::error!(problem = one_line(&problem.to_string()), "a file has a problem; what worked goes on");
     }
     for problem in report.refused.iter().filter(|problem| !said.refused.contains(problem)) {
-        tracing::error!(about = problem.about, problem = %problem.message.escape_debug(), "not as declared");
+        tracing::error!(about = problem.about, problem = one_line(&problem.message), "not as declared");
     }
     for note in report.notes.iter().filter(|note| !said.notes.contains(note)) {
-        tracing::warn!(note = %note.escape_debug(), "has no effect here");
+        tracing::warn!(note = one_line(note), "has no effect here");
     }
     for link in &report.changed {
         tracing::info!(%link, "the link's configuration changed");

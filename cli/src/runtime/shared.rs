@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use securelink_crds::SecureLinkStatus;
-use securelink_relay_config::LinkRef;
+use securelink_relay_config::{Cut, LinkRef};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -105,6 +105,15 @@ impl Shared {
             None => drop(links.insert(link.clone(), Held::broken(link, &fault, self.clock.now()))),
         }
         drop(links);
+        self.tell();
+    }
+
+    /// Shows a cut that was given, before the next look takes it into account.
+    pub(crate) fn note_cut(&self, link: &LinkRef, cut: Cut) {
+        if let Some(held) = self.links_mut().get_mut(link) {
+            held.verdict.cuts.insert(cut);
+            held.refresh(self.clock.now());
+        }
         self.tell();
     }
 
