@@ -41,7 +41,7 @@ pub(super) async fn ends(pair: &Pair) -> anyhow::Result<((), Told)> {
     let lateness = last.saturating_duration_since(at);
     let figures =
         json!({"bytesAfterPromise": after, "lastByteAfterMillis": millis(lateness), "streams": streams.len()});
-    let told = Told::new(format!("0 bytes, the last one {} after the end", span(lateness)), figures)
+    let told = Told::new(format!("silent {} after the end", span(lateness)), figures)
         .row([
             "streams".to_owned(),
             "reset".to_owned(),

@@ -72,8 +72,8 @@ pub(super) async fn greet(pair: &Pair) -> anyhow::Result<((), Told)> {
         anyhow::ensure!(reply.peer == peer.trust_domain, "the answer came from {}", clean(&reply.peer));
         let trip = Duration::from_micros(reply.round_trip_micros);
         let signature: String = reply.signature.chars().take(16).collect();
-        let signed = format!("signed by {}: {}…, {}", peer.trust_domain, clean(&signature), span(trip));
-        lines.push([own.name.to_owned(), format!("\"{text}\""), signed]);
+        let signed = format!("\"{text}\", signed by {}: {}…", peer.trust_domain, clean(&signature));
+        lines.push([own.name.to_owned(), span(trip), signed]);
         trips.push(trip);
     }
     let figures: Vec<_> = trips.iter().map(|trip| span(*trip)).collect();

@@ -154,7 +154,7 @@ impl Show {
             table.row([Cell::new(Tone::Bad, error)]);
         }
         for [who, what, more] in &told.rows {
-            table.row([who.as_str().into(), Cell::new(Tone::Value, what), Cell::new(Tone::Dim, more)]);
+            table.row([who.as_str().into(), Cell::new(Tone::Value, what), more.as_str().into()]);
         }
         self.say(&table.render(style));
     }
@@ -186,9 +186,10 @@ impl Show {
             table.row([Cell::new(tone, mark), step.title.into(), figure]);
         }
         self.out.table(&table)?;
-        let right = self.steps.iter().filter(|step| step.ok).count();
-        let (tone, word) = if ok { (Tone::Good, "all") } else { (Tone::Bad, "only") };
-        let result = format!("{word} {right} of {} steps did what they should", self.steps.len());
+        let (all, right) = (self.steps.len(), self.steps.iter().filter(|step| step.ok).count());
+        let (tone, count) =
+            if ok { (Tone::Good, format!("all {all}")) } else { (Tone::Bad, format!("only {right} of {all}")) };
+        let result = format!("{count} steps did what they should");
         self.out.line(format!("\n{} in {}", self.out.style().paint(tone, &result), span(took)))
     }
 
@@ -229,6 +230,11 @@ impl Progress {
         self.bar.set_message(self.title.clone());
         self.bar.reset_elapsed();
         Moving { progress: self.clone(), size, began: Instant::now(), quarter: std::cell::Cell::new(0) }
+    }
+
+    /// Says what goes on, beside the title.
+    pub(super) fn note(&self, text: &str) {
+        self.bar.set_message(format!("{}: {text}", self.title));
     }
 
     fn clear(&self) {

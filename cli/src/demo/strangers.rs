@@ -80,10 +80,10 @@ pub(super) async fn other_audience(pair: &Pair) -> anyhow::Result<((), Told)> {
     let refused = refused(&pair.interpol, "WrongAudience", before).await;
     relay.drain(std::time::Duration::ZERO).await;
     let refused = refused?;
-    let told =
-        Told::new("WrongAudience", json!({"reason": "WrongAudience", "message": refused, "identity": presented}))
-            .row(["INTERPOL".to_owned(), "WrongAudience".to_owned(), refused])
-            .row(["presented".to_owned(), "a valid leaf".to_owned(), clean(&presented)]);
+    let figures = json!({"reason": "WrongAudience", "message": refused, "identity": presented});
+    let told = Told::new("refused: WrongAudience", figures)
+        .row(["Europol".to_owned(), "dials".to_owned(), format!("as {}", clean(&presented))])
+        .row(["INTERPOL".to_owned(), "WrongAudience".to_owned(), refused]);
     Ok(((), still_ready(pair, told).await?))
 }
 

@@ -25,6 +25,7 @@ const SILENCE: Duration = SOON;
 /// Makes the file, carries it, compares.
 pub(super) async fn carry(pair: &Pair, size: u64, progress: Progress) -> anyhow::Result<((), Told)> {
     let path = pair.europol.service.file().to_owned();
+    progress.note(&format!("making {}", bytes(size)));
     let sent = tokio::task::spawn_blocking(move || make(&path, size)).await?.context("the file cannot be made")?;
     let bar = progress.bytes(size);
     let mut stream = ask_for_file(pair.interpol.import).await.context("the import does not take connections")?;

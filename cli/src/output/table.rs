@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_long_last_column_hangs_under_itself() {
-        let mut table = Table::new(&[]).within(Some(36));
+        let mut table = Table::new(&[]).within(Some(37));
         table.row(["INTERPOL".into(), "the agreement ended on the other side".into()]);
         let plain = table.render(Style::new(Colour::Never, true));
         assert_eq!(plain, "INTERPOL   the agreement ended on the\n           other side\n");

@@ -46,10 +46,10 @@ pub fn span(length: Duration) -> String {
     }
 }
 
-/// Breaks a text between words into lines of at most `width` characters; a longer word stands alone.
+/// Breaks a text into lines of at most `width` characters, between words where it can.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
+    for word in text.split(' ').flat_map(|word| broken(word, width.max(1))) {
         match lines.last_mut() {
             Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
                 line.push(' ');
@@ -59,6 +59,19 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// A word that fits no line, such as a fingerprint, in parts that do.
+fn broken(word: &str, width: usize) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = word;
+    while let Some((end, _)) = rest.char_indices().nth(width) {
+        let (part, more) = rest.split_at(end);
+        parts.push(part);
+        rest = more;
+    }
+    parts.push(rest);
+    parts
 }
 
 /// `1 link`, `2 links`.
@@ -96,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn text_breaks_between_words_only() {
+    fn text_breaks_between_words_and_a_long_word_where_it_must() {
         assert_eq!(wrap("a bc def ghij", 6), ["a bc", "def", "ghij"]);
-        assert_eq!(wrap("overlong x", 4), ["overlong", "x"]);
+        assert_eq!(wrap("overlöng x", 5), ["overl", "öng x"]);
         assert_eq!(wrap("", 4), [""]);
     }
 
