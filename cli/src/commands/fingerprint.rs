@@ -11,7 +11,7 @@ use securelink_relay_config::Endpoint;
 use serde::Serialize;
 
 use crate::args::{OutputArgs, StateArgs, teach};
-use crate::output::{Cell, Failure, Out, Table, Tone, clean};
+use crate::output::{Failure, Out, Tone, clean};
 use crate::state::{IdentityEntry, StateDir};
 
 /// Print our lines for the agreement's annex: endpoint and fingerprint
@@ -95,16 +95,16 @@ pub fn run(args: &FingerprintArgs, out: Out) -> Result<(), Failure> {
 pub(super) fn show(annex: &Annex, out: Out) -> Result<(), Failure> {
     let Some(trust_domain) = &annex.trust_domain else { return out.line(&annex.fingerprint) };
     out.line(out.style().paint(Tone::Strong, trust_domain))?;
-    let mut table = Table::new(&[]).indented(2);
+    let style = out.style();
     for line in &annex.links {
         let endpoint = match &line.endpoint {
-            Some(endpoint) => Cell::new(Tone::Value, endpoint),
-            None => Cell::new(Tone::Dim, "none, we dial out"),
+            Some(endpoint) => style.paint(Tone::Value, &clean(endpoint)),
+            None => "none, we dial out".to_owned(),
         };
-        table.row(["endpoint".into(), endpoint, Cell::new(Tone::Dim, format!("for {}", line.peer))]);
+        let whom = style.paint(Tone::Dim, &format!("for {}", clean(&line.peer)));
+        out.line(format!("  endpoint      {endpoint}  {whom}"))?;
     }
-    table.row(["fingerprint".into(), Cell::new(Tone::Value, &annex.fingerprint)]);
-    out.table(&table)
+    out.line(format!("  fingerprint   {}", style.paint(Tone::Value, &annex.fingerprint)))
 }
 
 fn of_certificate(path: &Path) -> Result<Annex, Failure> {

@@ -41,7 +41,8 @@ pub fn span(length: Duration) -> String {
         1..=9 => format!("{seconds}.{} s", length.subsec_millis() / 100),
         10..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
+        // A leaf lives for 72 hours: days would be too coarse for it.
+        7200..=345_599 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
 }

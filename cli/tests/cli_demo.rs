@@ -1,0 +1,57 @@
+//! The demo, from beginning to end.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cli_support;
+
+use std::path::Path;
+
+use cli_support::securelink;
+
+#[test]
+fn every_step_of_the_demo_does_what_it_should() {
+    let demo = securelink(&["demo", "--size", "8MiB", "-o", "json"]).expect(0).json();
+    assert_eq!(demo["ok"], true);
+    let steps = demo["steps"].as_array().unwrap();
+    let names: Vec<_> = steps.iter().map(|step| step["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "identities",
+            "lines",
+            "ready",
+            "greet",
+            "transfer",
+            "wrongRoot",
+            "wrongAudience",
+            "agreementEnds",
+            "agreementRestored",
+            "cut",
+            "resume"
+        ]
+    );
+    assert!(steps.iter().all(|step| step["ok"] == true && step["millis"].is_u64() && step["title"].is_string()));
+    let figures = |name: &str| &steps.iter().find(|step| step["name"] == name).unwrap()["figures"];
+    assert_eq!(figures("transfer")["bytes"], 8 << 20);
+    assert_eq!(figures("wrongRoot")["reason"], "WrongRoot");
+    assert_eq!(figures("wrongAudience")["reason"], "WrongAudience");
+    assert_eq!(figures("agreementEnds")["bytesAfterPromise"], 0);
+    assert_eq!((&figures("cut")["ended"], &figures("cut")["bytesAfterCut"]), (&100.into(), &0.into()));
+    for organization in demo["organizations"].as_array().unwrap() {
+        assert!(organization["fingerprint"].as_str().unwrap().starts_with("sha256:"));
+        assert!(organization["endpoint"].as_str().unwrap().starts_with("127.0.0.1:"));
+    }
+    assert!(demo["folder"].is_null());
+}
+
+#[test]
+fn the_demo_is_plain_when_piped_and_keeps_its_folder_when_asked() {
+    let ran = securelink(&["demo", "--size", "64KiB", "--keep"]).expect(0);
+    assert!(!ran.out.contains('\u{1b}') && ran.err.is_empty(), "{}", ran.err);
+    assert!(ran.out.contains("all 11 steps did what they should in "), "{}", ran.out);
+    let kept = Path::new(ran.out.lines().last().unwrap().strip_prefix("kept: ").unwrap());
+    for organization in ["interpol", "europol", "stranger"] {
+        let checked = securelink(&["check", "-f", kept.join(organization).to_str().unwrap()]).expect(0);
+        assert!(checked.out.starts_with("ok 2 objects"), "{}", checked.out);
+    }
+    std::fs::remove_dir_all(kept).unwrap();
+}
