@@ -12,7 +12,7 @@ use crate::commands;
 use crate::output::{Colour, Failure, Format};
 use crate::state;
 
-/// The end of a command's help: how to use it, and what its exit codes mean.
+/// The end of a command's help: how to use it, what its exit codes mean, and what a program gets.
 macro_rules! teach {
     ($examples:literal, $codes:literal) => {
         concat!(
@@ -21,6 +21,9 @@ macro_rules! teach {
             "\n\n\u{1b}[1m\u{1b}[4mExit codes:\u{1b}[0m\n",
             $codes
         )
+    };
+    ($examples:literal, $codes:literal, $json:literal) => {
+        concat!($crate::args::teach!($examples, $codes), "\n\n\u{1b}[1m\u{1b}[4mWith -o json:\u{1b}[0m\n", $json)
     };
 }
 pub(crate) use teach;

@@ -5,7 +5,7 @@ mod cli_support;
 
 use std::path::Path;
 
-use cli_support::securelink;
+use cli_support::{Ran, command, securelink};
 
 #[test]
 fn every_step_of_the_demo_does_what_it_should() {
@@ -54,4 +54,18 @@ fn the_demo_is_plain_when_piped_and_keeps_its_folder_when_asked() {
         assert!(checked.out.starts_with("ok 2 objects"), "{}", checked.out);
     }
     std::fs::remove_dir_all(kept).unwrap();
+}
+
+#[test]
+fn a_demo_that_cannot_go_on_says_what_failed_and_tries_nothing_that_needs_it() {
+    // A control socket's path has at most some 100 bytes.
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("d".repeat(100));
+    std::fs::create_dir(&deep).unwrap();
+    let ran = Ran::of(command(&["demo", "--size", "64KiB", "-o", "json"]).env("TMPDIR", &deep), "").expect(1);
+    let demo = ran.json();
+    assert_eq!((&demo["ok"], demo["steps"].as_array().unwrap().len()), (&false.into(), 11));
+    assert!(demo["steps"][0]["error"].as_str().unwrap().contains("control socket"), "{demo}");
+    assert!(demo["steps"][10]["error"].as_str().unwrap().starts_with("not tried"));
+    assert_eq!(std::fs::read_dir(&deep).unwrap().count(), 0, "the folder was left behind");
 }

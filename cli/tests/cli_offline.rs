@@ -22,11 +22,21 @@ fn every_command_teaches_by_example_and_names_its_exit_codes() {
         let codes = help.out.split("Exit codes:\n").nth(1).unwrap_or_else(|| panic!("{command} names no exit codes"));
         assert!(codes.contains("  0  ") && codes.contains("  2  the command line is wrong"), "{command}: {codes}");
         assert!(!help.out.contains('\u{1b}'), "{command} colours a pipe");
+        assert!(command == "completion" || help.out.contains("With -o json:\n  {"), "{command} does not say its JSON");
     }
     let help = securelink(&["--help"]).expect(0);
     for command in COMMANDS {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command} is not listed");
     }
+}
+
+#[test]
+fn kubectl_finds_it_as_a_plugin_and_is_answered_in_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("kubectl-securelink");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_securelink"), &plugin).unwrap();
+    let help = Ran::of(std::process::Command::new(plugin).args(["digest", "--help"]), "").expect(0);
+    assert!(help.out.contains("Usage: kubectl securelink digest"), "{}", help.out);
 }
 
 #[test]

@@ -31,7 +31,9 @@ use crate::output::{Failure, Out, Style, Tone, clean, plural};
     securelink check -o json -f link.yaml | jq '.problems[] | {line, field, message, remedy}'",
     "  0  everything is valid; there may be warnings
   1  something has to be mended
-  2  the command line is wrong"
+  2  the command line is wrong",
+    "  {valid, files, objects: [\"KIND NAMESPACE/NAME\"], warnings: [TEXT],
+   problems: [{source, document, line, object: {kind, namespace, name}, field, message, remedy}]}"
 ))]
 pub struct CheckArgs {
     /// YAML file, folder of *.yaml and *.yml, or `-` for standard input; repeat for several

@@ -27,7 +27,9 @@ use crate::output::{Failure, Out, Tone, plural, span};
     "  0  the link is cut; also if it was cut before
   1  there is no such link, or the order failed
   2  the command line is wrong
-  3  there is no state, so nothing to cut"
+  3  there is no state, so nothing to cut",
+    "  {link, cut: true, running, ended, tookMicros}
+  running is false where no process was there to obey at once"
 ))]
 pub struct CutArgs {
     /// The link, as NAME or NAMESPACE/NAME

@@ -26,7 +26,9 @@ const MIN_SIZE: u64 = 64 * 1024;
     securelink demo -o json | jq '.ok, (.steps[] | select(.ok | not))'",
     "  0  every step did what it should
   1  some step did not; it says which and why
-  2  the command line is wrong"
+  2  the command line is wrong",
+    "  {ok, millis, organizations: [{name, trustDomain, endpoint, fingerprint}], folder,
+   steps: [{name, title, ok, millis, error, figure, figures}]}"
 ))]
 pub struct DemoArgs {
     /// Size of the file that is carried, from 64KiB

@@ -35,7 +35,8 @@ const CHUNK: usize = 256 * 1024;
     {\"digests\": [{\"file\": \"memorandum.pdf\", \"digest\": \"sha256:77ab…\"}]}",
     "  0  every file was read
   1  some file cannot be read
-  2  the command line is wrong"
+  2  the command line is wrong",
+    "  {digests: [{file, digest}]}"
 ))]
 pub struct DigestArgs {
     /// File to read; `-` is standard input

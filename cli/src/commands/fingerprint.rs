@@ -31,7 +31,9 @@ use crate::state::{IdentityEntry, StateDir};
     "  0  printed
   1  the certificate or the state cannot be used
   2  the command line is wrong
-  3  there is no state, or no root in it yet"
+  3  there is no state, or no root in it yet",
+    "  {identities: [{namespace, name, trustDomain, fingerprint, links: [{link, peer, endpoint}]}]}
+  endpoint is absent where we only dial; of a certificate there is only the fingerprint"
 ))]
 pub struct FingerprintArgs {
     /// A root's certificate in PEM, or a chain that ends with it; the state folder is not read then

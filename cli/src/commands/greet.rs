@@ -28,7 +28,8 @@ const MAX_TEXT: usize = 4096;
     "  0  the peer signed for the message
   1  the link is down, or not agreed, or the peer did not answer
   2  the command line is wrong
-  3  there is no running process"
+  3  there is no running process",
+    "  {link, peer, text, digest, signature, roundTripMicros}"
 ))]
 pub struct GreetArgs {
     /// The link, as NAME or NAMESPACE/NAME

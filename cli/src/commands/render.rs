@@ -30,7 +30,9 @@ use crate::runtime::planning::{Declared, Earlier, Known, Site, declared, judge, 
     securelink render -f link/ -o json | jq '.links[].relay | {listen, imports}'",
     "  0  everything can run as it is declared
   1  something has to be mended; what can run is shown
-  2  the command line is wrong"
+  2  the command line is wrong",
+    "  {links: [{link, relay, problems: [TEXT], notes: [TEXT]}], problems: [TEXT]}
+  relay is what relay.json holds, null where nothing can run"
 ))]
 pub struct RenderArgs {
     #[command(flatten)]

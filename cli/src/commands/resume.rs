@@ -21,7 +21,8 @@ use crate::output::{Failure, Out, Tone, clean, in_words};
     "  0  no cut is left; also if there was none
   1  a LinkCut among the files still cuts, or there is no such link
   2  the command line is wrong
-  3  there is no state, so nothing to resume"
+  3  there is no state, so nothing to resume",
+    "  {link, cut, running, released: [ID], stillCutBy: [NAME]}"
 ))]
 pub struct ResumeArgs {
     /// The link, as NAME or NAMESPACE/NAME

@@ -41,7 +41,8 @@ const DRAIN: Duration = Duration::from_secs(30);
     "  0  it ran, and was told to stop
   1  it could not start: the files, the state or a port
   2  the command line is wrong
-  3  there is no state; check --state-dir, or add --init the first time"
+  3  there is no state; check --state-dir, or add --init the first time",
+    "  {version, stateDir, local, links: [NAME], identities: as of `securelink fingerprint`}, once, when it runs"
 ))]
 pub struct RunArgs {
     #[command(flatten)]
@@ -144,7 +145,11 @@ pub fn run(args: &RunArgs, out: Out) -> Result<(), Failure> {
             started = Runtime::start(options) => started?,
             _ = told() => return Ok(()),
         };
-        started(args, &runtime, &state_dir, out)?;
+        if let Err(failure) = started(args, &runtime, &state_dir, out) {
+            // Links run; that nobody could be told is no reason to stop them.
+            let message = failure.message().unwrap_or("its reader is gone");
+            tracing::warn!(message, "what runs could not be shown on standard output");
+        }
         let signal = told().await;
         tracing::info!(signal, seconds = DRAIN.as_secs(), "draining; another signal ends it at once");
         tokio::select! {
@@ -157,7 +162,8 @@ pub fn run(args: &RunArgs, out: Out) -> Result<(), Failure> {
 
 /// Says what runs, and what the partner needs.
 fn started(args: &RunArgs, runtime: &Runtime, state_dir: &Path, out: Out) -> Result<(), Failure> {
-    let identities = of_state(state_dir)?;
+    // A link may well run without a root at hand, on the certificate it has.
+    let identities = of_state(state_dir).unwrap_or_default();
     let links: Vec<_> = runtime.status().iter().map(|link| link.link.to_string()).collect();
     let local = runtime.local_addr();
     if args.output.is_json() {

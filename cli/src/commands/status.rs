@@ -39,7 +39,9 @@ const CLEAR: &str = "\x1b[H\x1b[J";
     "  0  every link shown is Ready
   1  some link is not Ready, or there is no such link
   2  the command line is wrong
-  3  there is no running process"
+  3  there is no running process",
+    "  {links: [{link: {namespace, name}, trustDomain, peer, status, problems: [TEXT], report}]}
+  status is a SecureLink's status as in a cluster; report is what the relay says; with -w one line a change"
 ))]
 pub struct StatusArgs {
     /// Only this link, as NAME or NAMESPACE/NAME

@@ -78,9 +78,10 @@ impl Out {
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::output(&error))
     }
 
-    /// Writes a line for people to standard error: a warning or an error. A reader that is gone is not worth failing for.
+    /// Writes a line for people to standard error: a warning or an error, cleaned of what a terminal would obey. A reader that is gone is not worth failing for.
     pub fn complain(self, word: &str, tone: Tone, text: &str) {
         let style = Style::new(self.colour, io::stderr().is_terminal());
-        let _ = writeln!(io::stderr().lock(), "{} {text}", style.paint(tone, &format!("{word}:")));
+        let word = style.paint(tone, &format!("{word}:"));
+        let _ = writeln!(io::stderr().lock(), "{word} {}", clean(text));
     }
 }
