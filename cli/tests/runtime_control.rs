@@ -188,7 +188,6 @@ async fn the_client_has_the_verbs_of_the_process() {
     assert_eq!((done.ended, done.fresh), (0, true));
     let status = client.status().await.unwrap().remove(0);
     assert_eq!(status.report.as_ref().unwrap().cuts.len(), 1);
-    assert_eq!(runtime_support::reason(&status, ConditionType::Agreed), "CutHere", "at once, also without a peer");
     assert_eq!(client.resume(&link()).await.unwrap().released.len(), 1);
     assert!(client.status().await.unwrap().remove(0).report.unwrap().cuts.is_empty());
     side.write("link.yaml", "}{");
@@ -199,6 +198,15 @@ async fn the_client_has_the_verbs_of_the_process() {
     let other = LinkRef { namespace: "default".to_owned(), name: "lnik".to_owned() };
     let error = client.cut(&other, "x").await.unwrap_err();
     assert!(error.to_string().contains("default/link"), "a slip is told what there is: {error}");
+    side.stop().await;
+}
+
+#[tokio::test]
+async fn a_cut_shows_in_the_status_at_once() {
+    let mut side = alone();
+    side.start().await;
+    side.runtime().cut(&link(), "incident").await.unwrap();
+    assert_eq!(side.reason(ConditionType::Agreed), "CutHere", "also without a peer that was told");
     side.stop().await;
 }
 

@@ -94,6 +94,10 @@ async fn a_removed_link_carries_nothing_any_more() {
     pair.b.runtime().reload().await;
     ended(stream).await;
     TcpStream::connect(pair.import).await.expect_err("nobody listens any more");
+    // Nor does it come back when something cannot be read: it was gone before.
+    pair.b.write("other.yaml", "}{");
+    pair.b.runtime().reload().await;
+    assert!(pair.b.runtime().status().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

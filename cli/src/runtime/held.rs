@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Relay;
 use super::planning::{self, Certificate, Seen, Verdict};
 use super::report::LinkStatus;
+use crate::state::is_hidden;
 
 /// One link.
 pub(crate) struct Held {
@@ -99,12 +100,8 @@ impl Held {
 
 /// A text as it may stand in a log: nothing in it ends the line, moves the cursor or turns the direction of reading.
 pub(crate) fn one_line(text: &str) -> String {
-    let hides = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        if hides(c) {
+        if is_hidden(c) {
             line.extend(c.escape_unicode());
         } else {
             line.push(c);

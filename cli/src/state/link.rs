@@ -55,7 +55,7 @@ impl StoredCut {
     }
 
     fn new(id: String, revision: u64, reason: &str, origin: CutOrigin) -> Self {
-        let reason = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
+        let reason = reason.chars().filter(|c| !is_hidden(*c)).take(MAX_REASON).collect();
         let cut = Cut { id, revision, scope: CutScope::Link, reason };
         Self { cut, origin, since: Timestamp::now().into() }
     }
@@ -64,6 +64,12 @@ impl StoredCut {
     pub fn is_command(&self) -> bool {
         self.origin == CutOrigin::Command
     }
+}
+
+/// Whether a character is not seen, or changes how others are seen: it has no place in a line for people.
+pub fn is_hidden(c: char) -> bool {
+    let marks = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}', '\u{feff}'..='\u{feff}'];
+    c.is_control() || marks.iter().any(|range| range.contains(&c))
 }
 
 /// `links/NS/NAME`.

@@ -13,5 +13,5 @@ mod lock;
 pub use error::StateError;
 pub use folder::{IdentityEntry, StateDir, default_dir};
 pub use identity::{IdentityDir, IdentityRecord};
-pub use link::{CutOrigin, LinkDir, StoredCut};
+pub use link::{CutOrigin, LinkDir, StoredCut, is_hidden};
 pub use lock::Lock;
