@@ -1,0 +1,43 @@
+# The commands of this repository. `make test` is what CI runs; each part can be run alone.
+CARGO ?= cargo
+export RUSTDOCFLAGS ?= -D warnings
+
+.PHONY: test tools format lint direction deny docs unit demo manifests clean
+
+## Everything: format, lints, direction of dependencies, licenses, docs, tests, and the demo as a user runs it.
+test: tools format lint direction deny docs unit demo
+	@echo "all checks passed"
+
+## What the checks need beyond the pinned toolchain.
+tools:
+	@./.ci/tools
+
+format:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+## The rule that ARCHITECTURE.md draws: who may depend on whom.
+direction:
+	@./.ci/direction
+
+## Licenses, sources and banned crates (deny.toml).
+deny:
+	$(CARGO) deny --locked --log-level error check bans licenses sources
+
+docs:
+	$(CARGO) doc --workspace --no-deps --locked --quiet
+
+unit:
+	$(CARGO) test --workspace --locked
+
+demo:
+	$(CARGO) run --release --locked -- demo
+
+## Writes the CRD manifests anew from the types.
+manifests:
+	UPDATE_MANIFESTS=1 $(CARGO) test -p securelink-crds --test definitions
+
+clean:
+	$(CARGO) clean
