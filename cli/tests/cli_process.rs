@@ -21,6 +21,8 @@ struct Side {
     folder: TempDir,
     name: &'static str,
     port: u16,
+    /// Keeps the port from others until the link listens on it.
+    held: Option<TcpListener>,
     child: Option<Child>,
     started: Value,
 }
@@ -29,8 +31,9 @@ impl Side {
     fn new(name: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("yaml")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let side = Self { folder, name, port, child: None, started: Value::Null };
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let side = Self { folder, name, port, held: Some(held), child: None, started: Value::Null };
         side.write("identity.yaml", &format!(
             "apiVersion: securelink.dev/v1alpha1\nkind: LinkIdentity\nmetadata: {{name: default, namespace: test}}\n\
              spec: {{trustDomain: {name}.example, issuer: {{builtIn: {{}}}}}}\n"
@@ -42,7 +45,8 @@ impl Side {
         fs::write(self.folder.path().join("yaml").join(file), text).unwrap();
     }
 
-    fn link_to(&self, peer: &Self) {
+    fn link_to(&mut self, peer: &Self) {
+        self.held = None;
         let fingerprint = peer.started["identities"][0]["fingerprint"].as_str().unwrap();
         self.write("link.yaml", &format!(
             "apiVersion: securelink.dev/v1alpha1\nkind: SecureLink\nmetadata: {{name: {peer}, namespace: test}}\nspec:\n  \

@@ -15,6 +15,8 @@ use crate::output::{plural, span};
 
 /// The promise (product, P3): one second after the end not a byte passes.
 const PROMISE: Duration = Duration::from_secs(1);
+/// Streams must live until the end: a busy machine's pause between two beats is forgiven.
+const BEFORE: Duration = Duration::from_millis(500);
 /// Live streams each way.
 const STREAMS: usize = 5;
 
@@ -38,6 +40,7 @@ pub(super) async fn ends(pair: &Pair) -> anyhow::Result<((), Told)> {
 
     let (here, there) = tokio::try_join!(pair.interpol.disagrees("Expired"), pair.europol.disagrees("Expired"))?;
     let last = streams.iter().filter_map(Trickle::last).max().context("no byte ever came")?;
+    anyhow::ensure!(last + BEFORE >= at, "the streams ended {} before the agreement", span(at - last));
     let lateness = last.saturating_duration_since(at);
     let figures =
         json!({"bytesAfterPromise": after, "lastByteAfterMillis": millis(lateness), "streams": streams.len()});

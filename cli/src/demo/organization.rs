@@ -1,5 +1,6 @@
 //! One organization of the demo: its folder, its YAML, its runtime, its service, and how it is spoken to.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use anyhow::Context as _;
 use securelink_crds::SecureLink;
 use securelink_crds::conditions::{Condition, ConditionType, find, is_true};
 use securelink_relay_config::{LinkRef, LinkReport};
+use tokio::net::TcpSocket;
 
 use super::service::Service;
 use super::yaml::{Example, Site, text};
@@ -40,6 +42,8 @@ pub(super) struct Organization {
     example: Example,
     dir: PathBuf,
     runtime: Runtime,
+    /// Its ports, until its link listens on them.
+    held: Cell<Vec<TcpSocket>>,
 }
 
 impl Organization {
@@ -51,7 +55,7 @@ impl Organization {
         let declared = example.example_link()?.metadata;
         let link =
             LinkRef { namespace: declared.namespace.unwrap_or_default(), name: declared.name.unwrap_or_default() };
-        let [port, import] = free_ports()?;
+        let ([port, import], held) = free_ports()?;
         let runtime = Runtime::start(Options {
             files: vec![dir.clone()],
             state_dir: dir.join("state"),
@@ -67,7 +71,19 @@ impl Organization {
         let root = roots.first().context("no root was made")?;
         let (trust_domain, fingerprint) = (root.trust_domain.to_string(), root.fingerprint.to_string());
         let name = example.name;
-        Ok(Self { name, trust_domain, fingerprint, link, port, import, service, example, dir, runtime })
+        Ok(Self {
+            name,
+            trust_domain,
+            fingerprint,
+            link,
+            port,
+            import,
+            service,
+            example,
+            dir,
+            runtime,
+            held: Cell::new(held),
+        })
     }
 
     /// Its folder.
@@ -106,6 +122,7 @@ impl Organization {
     /// Writes its link and has the files read again.
     pub(super) async fn declare(&self, link: &SecureLink) -> anyhow::Result<()> {
         fs::write(self.dir.join("link.yaml"), text(link)?)?;
+        drop(self.held.take());
         let report = self.runtime.reload().await;
         let problems = report.problems.iter().map(ToString::to_string);
         let refused = report.refused.iter().map(|refused| refused.message.clone());
@@ -177,13 +194,15 @@ fn why(status: &LinkStatus) -> String {
     wrong.map_or_else(|| "nothing is known yet".to_owned(), condition)
 }
 
-/// Ports the system had free a moment ago. Held together, so that they differ.
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let held: Vec<_> =
-        (0..N).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+/// Ports the system gives, bound but not listened on, so that nobody else gets them and nobody is answered.
+fn free_ports<const N: usize>() -> anyhow::Result<([u16; N], Vec<TcpSocket>)> {
     let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr()?.port();
+    let mut held = Vec::new();
+    for port in &mut ports {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        *port = socket.local_addr()?.port();
+        held.push(socket);
     }
-    Ok(ports)
+    Ok((ports, held))
 }
