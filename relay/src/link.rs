@@ -324,11 +324,23 @@ impl Link {
         Ok(())
     }
 
-    /// A connection failed, or was refused.
+    /// An attempt of ours failed.
     pub(crate) fn failed(&self, failure: &Failure) {
+        self.count(failure, |peer| &mut peer.last_error);
+    }
+
+    /// A caller was refused. A stranger's knock must not hide why we do not reach the peer.
+    pub(crate) fn refused(&self, failure: &Failure) {
+        self.count(failure, |peer| &mut peer.last_refused);
+    }
+
+    fn count(&self, failure: &Failure, place: impl FnOnce(&mut PeerState) -> &mut Option<ErrorReport>) {
         self.metrics.refused(failure.reason());
         let now = self.now();
-        self.peer().failed(failure, now);
+        let mut peer = self.peer();
+        let error = peer.count(failure, now);
+        *place(&mut peer) = Some(error);
+        drop(peer);
         self.changed();
     }
 }

@@ -206,7 +206,7 @@ fn accept_peer(link: &Arc<Link>, socket: TcpStream, permit: Permit) {
             Ok(connection) => serve(owner, connection).await,
             Err(failure) => {
                 tracing::info!(link = %owner.name, reason = failure.reason(), %failure, "a caller was refused");
-                owner.failed(&failure);
+                owner.refused(&failure);
             }
         }
     });

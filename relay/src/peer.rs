@@ -20,7 +20,10 @@ pub(crate) struct PeerState {
     pub(crate) last_heard: Option<Millis>,
     pub(crate) ever_connected: bool,
     pub(crate) connected_since: Option<Millis>,
+    /// Of our own attempts, until one succeeds.
     pub(crate) last_error: Option<ErrorReport>,
+    /// Of those who called.
+    pub(crate) last_refused: Option<ErrorReport>,
     /// Refusals and failures by reason: our own words, so the map is bounded.
     pub(crate) refused: BTreeMap<&'static str, u64>,
 }
@@ -51,11 +54,10 @@ impl PeerState {
         true
     }
 
-    /// Counts a failure and keeps it for people.
-    pub(crate) fn failed(&mut self, failure: &Failure, now: Millis) {
+    /// Counts a failure; the caller keeps what it returns for people.
+    pub(crate) fn count(&mut self, failure: &Failure, now: Millis) -> ErrorReport {
         *self.refused.entry(failure.reason()).or_default() += 1;
-        self.last_error =
-            Some(ErrorReport { reason: failure.reason().to_owned(), message: failure.to_string(), at: now });
+        ErrorReport { reason: failure.reason().to_owned(), message: failure.to_string(), at: now }
     }
 
     /// Whether the peer's last word is older than `allowed`, with no control connection to renew it.

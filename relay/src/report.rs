@@ -58,6 +58,7 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn peer(link: &Link) -> PeerReport {
+    let unheard = !link.is_connected() && link.view().snapshot.peer.endpoints.is_empty();
     let connections = link.connections();
     let control: Vec<&Facts> = connections.iter().map(|facts| &**facts).filter(|f| f.role == Role::Control).collect();
     let newest = control.iter().max_by_key(|facts| facts.id);
@@ -76,7 +77,8 @@ fn peer(link: &Link) -> PeerReport {
         root: newest.map(|facts| facts.peer.root.to_string()),
         pinned_us_by: newest.and_then(|facts| facts.pinned_us_by).map(|pin| pin.to_string()),
         contacts: peer.current().map(|declaration| declaration.contacts.clone()).unwrap_or_default(),
-        last_error: peer.last_error.clone(),
+        last_error: peer.last_error.clone().or_else(|| unheard.then(|| peer.last_refused.clone()).flatten()),
+        last_refused: peer.last_refused.clone(),
         refused: peer.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
     }
 }

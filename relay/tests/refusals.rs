@@ -348,7 +348,7 @@ async fn whoever_calls_and_is_not_the_peer_is_refused_for_its_own_reason_and_the
         let report = pair.b.until(what, |report| report.peer.refused.values().sum::<u64>() >= refusals).await;
         assert_eq!(report.peer.refused, expected, "{what}");
         assert_eq!(refused_by_metrics(&registry), expected, "{what}");
-        assert_eq!(report.peer.last_error.map(|error| error.reason).as_deref(), Some(reason), "{what}");
+        assert_eq!(report.peer.last_refused.map(|error| error.reason).as_deref(), Some(reason), "{what}");
         // Nobody learns more than that it is refused.
         match reason {
             "VersionMismatch" => assert_eq!(said_goodbye(&heard), Some(Code::Version), "{what}: {heard:?}"),
@@ -505,10 +505,27 @@ async fn where_one_relay_refuses_the_other_both_sides_say_why() {
     let pin = stranger.root.fingerprint();
     let pair = Pair::dialing(|for_a, _| for_a.peer.fingerprints = vec![pin]).await;
     pair.a.until_refused("WrongRoot").await;
-    let report = pair.b.until_refused("RefusedByPeer").await;
+    let report = pair.b.until("its own attempt is refused", |report| report.peer.last_error.is_some()).await;
     let refused: Vec<&String> = report.peer.refused.keys().collect();
     assert_eq!(refused, ["RefusedByPeer"]);
     let error = report.peer.last_error.unwrap();
     assert!(error.message.contains("pin our fingerprint"), "{}", error.message);
     assert!(!pair.a.relay.is_ready() && !pair.b.relay.is_ready());
+}
+
+/// Anybody can knock: what a person sees must be why the peer is not reached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_at_the_door_does_not_hide_why_the_peer_is_not_reached() {
+    let (own, other) = (Organization::new("a.example"), Organization::new("b.example"));
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut dialing = support::snapshot(&own, &other);
+    dialing.peer.endpoints = vec![endpoint(closed.local_addr().unwrap())];
+    drop(closed);
+    let side = Side::start(&own, &other.domain, dialing).await;
+    side.until_refused("Refused").await;
+    let mut stranger = TcpStream::connect(side.listens_on()).await.unwrap();
+    stranger.write_all(&[0xff; 64]).await.unwrap();
+    let report = side.until_refused("BrokenTls").await;
+    assert_eq!(report.peer.last_refused.unwrap().reason, "BrokenTls");
+    assert_eq!(report.peer.last_error.unwrap().reason, "Refused");
 }

@@ -95,7 +95,7 @@ async fn refused(own: &Organization, reason: &str, before: u64) -> anyhow::Resul
         if report.peer.refused.get(reason).is_none_or(|count| *count <= before) {
             return Err(format!("refused so far: {:?}", report.peer.refused));
         }
-        let last = report.peer.last_error.filter(|last| last.reason == reason);
+        let last = report.peer.last_refused.filter(|last| last.reason == reason);
         last.map(|last| clean(&last.message)).ok_or_else(|| "counted, but not described".to_owned())
     })
     .await

@@ -96,9 +96,12 @@ pub struct PeerReport {
     /// Whom to call there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contacts: Vec<Contact>,
-    /// Why the last attempt failed, in either direction; absent once connected.
+    /// Why our last attempt failed, or where we cannot dial, why the last caller was refused; absent once connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ErrorReport>,
+    /// Why the last caller was refused. Anybody can call: it says nothing about the peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refused: Option<ErrorReport>,
     /// Connections refused so far, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<String, u64>,
