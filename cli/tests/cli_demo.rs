@@ -35,7 +35,7 @@ fn every_step_of_the_demo_does_what_it_should() {
     assert_eq!(figures("wrongRoot")["reason"], "WrongRoot");
     assert_eq!(figures("wrongAudience")["reason"], "WrongAudience");
     assert_eq!(figures("agreementEnds")["bytesAfterPromise"], 0);
-    assert_eq!((&figures("cut")["ended"], &figures("cut")["bytesAfterCut"]), (&100.into(), &0.into()));
+    assert_eq!((&figures("cut")["ended"], &figures("cut")["bytesAfterCut"]), (&50.into(), &0.into()));
     for organization in demo["organizations"].as_array().unwrap() {
         assert!(organization["fingerprint"].as_str().unwrap().starts_with("sha256:"));
         assert!(organization["endpoint"].as_str().unwrap().starts_with("127.0.0.1:"));

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::launch::millis;
 use super::service::{End, Trickle};
 use super::show::Told;
-use super::{Pair, SOON, UP, until};
+use super::{Pair, UP, until};
 use crate::output::{plural, span};
 
 /// The promise (product, P3): one second after the end not a byte passes.
@@ -77,9 +77,11 @@ pub(super) async fn restored(pair: &Pair) -> anyhow::Result<((), Told)> {
 pub(super) async fn live(pair: &Pair, each: usize) -> anyhow::Result<Vec<Trickle>> {
     let ports = [pair.interpol.import, pair.europol.import];
     let streams: Vec<_> = (0..each).flat_map(|_| ports).map(Trickle::start).collect();
-    until(SOON, "bytes on every stream", async || {
+    until(UP, "bytes on every stream", async || {
         let flowing = streams.iter().filter(|stream| stream.bytes() > 0).count();
-        if flowing == streams.len() { Ok(()) } else { Err(format!("{flowing} of {} have some", streams.len())) }
+        let ended = streams.iter().filter(|stream| stream.ended().is_some()).count();
+        let all = streams.len();
+        if flowing == all { Ok(()) } else { Err(format!("{flowing} of {all} have some, {ended} have ended")) }
     })
     .await?;
     Ok(streams)

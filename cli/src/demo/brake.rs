@@ -13,7 +13,7 @@ use super::{Pair, SOON, UP, until};
 use crate::output::{plural, span};
 
 /// Live streams each way.
-const STREAMS: usize = 50;
+const STREAMS: usize = 25;
 /// The promise (product, P4): last byte at most a second after the order.
 const PROMISE: Duration = Duration::from_secs(1);
 /// How long silence is listened to.

@@ -24,7 +24,7 @@ use self::show::Show;
 use crate::output::{Failure, Out};
 
 /// A link between neighbours comes up in well under a second; a busy machine gets its time.
-const UP: Duration = Duration::from_secs(20);
+const UP: Duration = Duration::from_secs(30);
 /// For what takes a round trip.
 const SOON: Duration = Duration::from_secs(10);
 
