@@ -25,6 +25,8 @@ use crate::wire::{Code, Message, Reject};
 const QUANTUM: usize = 8;
 /// Time for ACCEPT: the other side's own limits for authorizing (2 s) and dialing (5 s), and the way.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// While the application takes nothing, the connection is not read: looked at so often, it still cannot die unnoticed.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -98,6 +100,11 @@ pub(crate) struct Paces {
 struct State {
     answered: bool,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// The application broke off: what it sent before is still carried, nothing is written to it any more.
+    broken: bool,
+    /// Why nothing more can be sent. What the peer sent before, and its last word, are still heard.
+    deaf: Option<Fault>,
+    glance: Option<Pin<Box<Sleep>>>,
     sending: Pacer,
     receiving: Pacer,
 }
@@ -147,8 +154,8 @@ impl<'a> Copy<'a> {
     /// Carries until the end. The caller has registered the stream: whatever changes after that is seen here.
     pub(crate) async fn run(&mut self, connection: &mut Connection) -> End {
         let application = self.application;
-        let broken = application.ready(Interest::ERROR);
-        tokio::pin!(broken);
+        let error = application.ready(Interest::ERROR);
+        tokio::pin!(error);
         let mut generation = self.link.generation();
         let stop = self.link.stop.clone();
         loop {
@@ -166,9 +173,7 @@ impl<'a> Copy<'a> {
                 }
                 end = poll_fn(|cx| {
                     // Noticed also while neither reading nor writing.
-                    if broken.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(End::Aborted);
-                    }
+                    self.state.broken = self.state.broken || error.as_mut().poll(cx).is_ready();
                     self.poll(cx, &mut connection.frames)
                 }) => return end,
             }
@@ -200,6 +205,17 @@ impl<'a> Copy<'a> {
 
     /// Nothing moves: is it over, or too late?
     fn poll_over(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<End> {
+        if self.state.broken {
+            // All it sent is under way, or the peer takes no more of it.
+            return Poll::Ready(End::Aborted);
+        }
+        if frames.has_data() {
+            ready!(self.poll_glance(cx, frames));
+            return Poll::Ready(End::Lost(self.state.deaf.take().unwrap_or(Fault::Ended)));
+        }
+        if let Some(fault) = self.state.deaf.take() {
+            return Poll::Ready(End::Lost(fault));
+        }
         if frames.session.both_finished() {
             return Poll::Ready(match ready!(frames.poll_send(cx)) {
                 Ok(()) => End::Finished,
@@ -212,10 +228,26 @@ impl<'a> Copy<'a> {
         }
     }
 
+    /// Ready once the connection is found dead while what it brought waits for the application.
+    fn poll_glance(&mut self, cx: &mut Context<'_>, frames: &Frames) -> Poll<()> {
+        loop {
+            let glance = self.state.glance.get_or_insert_with(|| Box::pin(sleep(GLANCE)));
+            ready!(glance.as_mut().poll(cx));
+            self.state.glance = None;
+            if self.state.deaf.is_some() || frames.is_dead() {
+                return Poll::Ready(());
+            }
+        }
+    }
+
     /// From the application to the peer.
     fn poll_up(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
+        if self.state.deaf.is_some() {
+            return Poll::Pending;
+        }
         if let Err(error) = ready!(frames.poll_send(cx)) {
-            return Poll::Ready(Err(End::Lost(error.into())));
+            self.state.deaf = Some(error.into());
+            return Poll::Pending;
         }
         let most = frames.session.early_left();
         if frames.session.finished_sending() || most == 0 {
@@ -227,6 +259,8 @@ impl<'a> Copy<'a> {
         }
         let read = frames.queue_data(most, |buffer| self.application.try_read(buffer));
         Poll::Ready(match read {
+            // Its error was told before, to a write: this is no clean end.
+            Ok(Ok(0)) if self.state.broken => Err(End::Aborted),
             Ok(Ok(0)) => frames.queue(&Message::Fin).map_err(End::Lost),
             Ok(Ok(count)) => {
                 pay(&self.paces.sent, count);
@@ -241,6 +275,10 @@ impl<'a> Copy<'a> {
 
     /// From the peer to the application.
     fn poll_down(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
+        if frames.session.both_finished() {
+            // What comes now is no longer of this stream's bytes: the opener's IDLE, which `conclude` awaits.
+            return Poll::Pending;
+        }
         if !frames.has_data() {
             return match ready!(frames.poll_receive(cx)) {
                 Ok(Received::Data) => Poll::Ready(Ok(())),
@@ -248,19 +286,26 @@ impl<'a> Copy<'a> {
                 Err(fault) => Poll::Ready(Err(End::Lost(fault))),
             };
         }
+        if self.state.broken {
+            return Poll::Pending;
+        }
         ready!(self.state.receiving.poll(&self.paces.received, cx));
         if ready!(self.application.poll_write_ready(cx)).is_err() {
             return Poll::Ready(Err(End::Aborted));
         }
         Poll::Ready(match self.application.try_write(frames.data()) {
             Ok(count) => {
+                self.state.glance = None;
                 frames.consume(count);
                 pay(&self.paces.received, count);
                 self.link.metrics.received.inc_by(count as u64);
                 Ok(())
             }
             Err(error) if is_transient(&error) => Ok(()),
-            Err(_) => Err(End::Aborted),
+            Err(_) => {
+                self.state.broken = true;
+                Ok(())
+            }
         })
     }
 

@@ -76,9 +76,15 @@ pub(crate) fn tune(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
-/// Closing the socket will say RST: its application sees an abort, never a clean end (promise P8).
+/// Closing the socket will say RST: its application sees an abort, never a clean end (promise P8). Holds also when it is
+/// the system that closes it, because this process was killed.
 pub(crate) fn abort_on_close(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Closing the socket will send what waits and say FIN.
+pub(crate) fn finish_on_close(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(None);
 }
 
 /// Whether an address may not be dialed. An IPv4 address in IPv6 clothes is judged as what it is.

@@ -5,6 +5,8 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use tokio::io::Interest;
+
 use crate::records::Records;
 use crate::wire::{Frame, Header, Kind, MAX_DATA_PAYLOAD, Message, Session, Violation, WireError};
 
@@ -251,6 +253,11 @@ impl Frames {
     pub(crate) fn consume(&mut self, count: usize) {
         self.data_left -= count;
         self.incoming.consume(count);
+    }
+
+    /// Whether the socket has failed, known without reading it.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.socket().try_io(Interest::ERROR, || Ok(())).is_ok()
     }
 
     /// Whether nothing waits to be sent.

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::connection::Connection;
 use crate::copy::{Copy, End};
-use crate::dial::{abort_on_close, tune};
+use crate::dial::{abort_on_close, finish_on_close, tune};
 use crate::failure::Failure;
 use crate::handshake::connect;
 use crate::judge::Direction;
@@ -38,11 +38,11 @@ pub(crate) async fn acquire(link: &Arc<Link>) -> Result<Connection, Failure> {
 /// Carries one client's connection to an import. Every end that is no clean one is a reset for the client.
 pub(crate) async fn serve_client(link: Arc<Link>, import: Import, client: TcpStream) {
     tune(&client);
+    abort_on_close(&client);
     let service: Arc<str> = Arc::from(import.name.as_str());
     if let Some(Err(why)) = link.gate().map(|opinion| opinion.verdict) {
         tracing::debug!(link = %link.name, import = %service, reason = why.reason(), "a client was turned away");
-        link.metrics.ended(Direction::Outgoing, "denied");
-        return abort_on_close(&client);
+        return link.metrics.ended(Direction::Outgoing, "denied");
     }
     for _ in 0..ATTEMPTS {
         let connection = match acquire(&link).await {
@@ -58,7 +58,6 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, client: TcpStr
             return;
         }
     }
-    abort_on_close(&client);
 }
 
 /// One try; true where another may follow because nothing of the client's was sent (contracts 1).
@@ -90,8 +89,8 @@ async fn attempt(
             End::Rejected(reject) => reject.code == Code::Draining,
             _ => false,
         };
-    if !again && !matches!(end, End::Finished) {
-        abort_on_close(client);
+    if matches!(end, End::Finished) {
+        finish_on_close(client);
     }
     tracing::debug!(link = %link.name, import = %service, %end, again, "stream ended");
     link.metrics.ended(Direction::Outgoing, end.outcome());

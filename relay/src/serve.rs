@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connection::Connection;
 use crate::copy::{Copy, End, Paces};
-use crate::dial::{abort_on_close, dial};
+use crate::dial::{abort_on_close, dial, finish_on_close};
 use crate::failure::Failure;
 use crate::frames::Fault;
 use crate::judge::{Denial, Direction, Judgment};
@@ -37,7 +37,7 @@ pub(crate) async fn serve(link: Arc<Link>, mut connection: Connection) {
     connection.end(&failure).await;
     tracing::debug!(link = %link.name, connection = connection.facts.id, %failure, "connection ended");
     if matches!(failure, Failure::Fault(Fault::Wire(_) | Fault::Violation(_))) {
-        link.failed(&failure);
+        link.refused(&failure);
     }
 }
 
@@ -196,8 +196,8 @@ async fn reach(link: &Link, export: &Export) -> Result<TcpStream, Failure> {
 }
 
 async fn carry(link: &Arc<Link>, connection: &mut Connection, export: &Export, target: &TcpStream) -> bool {
+    abort_on_close(target);
     if connection.frames.queue(&Message::Accept).is_err() {
-        abort_on_close(target);
         return false;
     }
     let service: Arc<str> = Arc::from(export.name.as_str());
@@ -205,8 +205,8 @@ async fn carry(link: &Arc<Link>, connection: &mut Connection, export: &Export, t
     let mut copy = Copy::new(link, connection, target, (Direction::Incoming, Arc::clone(&service)), &unchanged);
     copy.paces = paces(link, export, &service);
     let end = copy.run(connection).await;
-    if !matches!(end, End::Finished) {
-        abort_on_close(target);
+    if matches!(end, End::Finished) {
+        finish_on_close(target);
     }
     tracing::debug!(link = %link.name, export = %service, %end, "stream ended");
     link.metrics.ended(Direction::Incoming, end.outcome());

@@ -18,8 +18,9 @@ use crate::wire::{Code, Message, Rst};
 
 /// Time for IDLE to come back: a round trip, and what of a refused stream is still on its way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for an abort to reach a peer behind the DATA before it.
-const RST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for an abort to reach a peer behind the DATA before it. Where its application reads nothing it never does, and
+/// only the end of the connection tells.
+const RST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A stream is counted as long as this lives.
 pub(crate) struct Counted {
@@ -104,11 +105,17 @@ pub(crate) async fn answer_idle(link: &Link, connection: &mut Connection) -> Res
     connection.frames.send(&Message::Idle(counts)).await
 }
 
-/// Our application broke off: RST behind what it sent before.
+/// Our application broke off: RST behind what it sent before. The peer hangs up when it has heard it; to close before
+/// that, with something unread, would take it back.
 async fn reset_in_order(connection: &mut Connection, code: Code) {
-    let rst = Message::Rst(Rst { code });
-    let resetting = connection.frames.send(&rst);
-    if !matches!(timeout(RST_TIMEOUT, resetting).await, Ok(Ok(()))) {
+    let resetting = async {
+        connection.frames.send(&Message::Rst(Rst { code })).await?;
+        loop {
+            connection.frames.message().await?;
+        }
+    };
+    let hung_up: Result<Result<(), Fault>, _> = timeout(RST_TIMEOUT, resetting).await;
+    if hung_up.is_err() {
         abort_on_close(connection.frames.socket());
     }
 }
