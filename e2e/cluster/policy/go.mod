@@ -3,6 +3,7 @@ module securelink/e2e/cluster/policy
 go 1.26.0
 
 require (
+	golang.org/x/sys v0.50.0
 	k8s.io/api v0.36.2
 	k8s.io/apimachinery v0.36.2
 	sigs.k8s.io/yaml v1.6.0
