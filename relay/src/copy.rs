@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::connection::{Connection, Facts};
+use crate::early::Early;
 use crate::frames::{Fault, Frames, Received};
 use crate::judge::{Denial, Direction, Judgment};
 use crate::limits::Pace;
@@ -86,6 +87,7 @@ pub(crate) struct Copy<'a> {
     /// Whether the service is still what it was when the stream was admitted: another target is another service.
     pub(crate) unchanged: &'a (dyn Fn(&View) -> bool + Send + Sync),
     pub(crate) paces: Paces,
+    pub(crate) early: Early,
     state: State,
 }
 
@@ -148,7 +150,17 @@ impl<'a> Copy<'a> {
         let deadline = (!answered).then(|| Box::pin(sleep(OPEN_TIMEOUT)));
         let facts = Arc::clone(&connection.facts);
         let state = State { answered, deadline, ..State::default() };
-        Self { link, facts, application, direction, service, unchanged, paces: Paces::default(), state }
+        Self {
+            link,
+            facts,
+            application,
+            direction,
+            service,
+            unchanged,
+            paces: Paces::default(),
+            early: Early::default(),
+            state,
+        }
     }
 
     /// Carries until the end. The caller has registered the stream: whatever changes after that is seen here.
@@ -253,11 +265,25 @@ impl<'a> Copy<'a> {
         if frames.session.finished_sending() || most == 0 {
             return Poll::Pending;
         }
+        if !self.early.is_sent() {
+            let early = &mut self.early;
+            let resent = frames.queue_data(most, |buffer| Ok(early.resend(buffer)));
+            return Poll::Ready(resent.map(drop).map_err(End::Lost));
+        }
+        if self.state.answered {
+            self.early = Early::default();
+        }
         ready!(self.state.sending.poll(&self.paces.sent, cx));
         if ready!(self.application.poll_read_ready(cx)).is_err() {
             return Poll::Ready(Err(End::Aborted));
         }
-        let read = frames.queue_data(most, |buffer| self.application.try_read(buffer));
+        let read = frames.queue_data(most, |buffer| {
+            let count = self.application.try_read(buffer)?;
+            if !self.state.answered {
+                self.early.keep(&buffer[..count]);
+            }
+            Ok(count)
+        });
         Poll::Ready(match read {
             // Its error was told before, to a write: this is no clean end.
             Ok(Ok(0)) if self.state.broken => Err(End::Aborted),

@@ -8,12 +8,14 @@ use tokio::net::TcpStream;
 use crate::connection::Connection;
 use crate::copy::{Copy, End};
 use crate::dial::{abort_on_close, finish_on_close, tune};
+use crate::early::Early;
 use crate::failure::Failure;
 use crate::handshake::connect;
 use crate::judge::Direction;
 use crate::link::Link;
 use crate::pool::Pool;
 use crate::reserved::random;
+use crate::reverse;
 use crate::stream::{Counted, conclude};
 use crate::view::View;
 use crate::wire::{Code, Message, Open, Role, StreamId};
@@ -23,6 +25,9 @@ const ATTEMPTS: usize = 3;
 
 /// A connection to the peer: one at rest, or a new one.
 pub(crate) async fn acquire(link: &Arc<Link>) -> Result<Connection, Failure> {
+    if !link.dials() {
+        return reverse::take(link).await;
+    }
     if let Some(connection) = link.pool.take().await {
         return Ok(connection);
     }
@@ -44,6 +49,7 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, client: TcpStr
         tracing::debug!(link = %link.name, import = %service, reason = why.reason(), "a client was turned away");
         return link.metrics.ended(Direction::Outgoing, "denied");
     }
+    let mut early = Early::default();
     for _ in 0..ATTEMPTS {
         let connection = match acquire(&link).await {
             Ok(connection) => connection,
@@ -54,19 +60,22 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, client: TcpStr
                 break;
             }
         };
-        if !attempt(&link, connection, (&import, &service), &client).await {
-            return;
+        match attempt(&link, connection, (&import, &service), &client, early).await {
+            Some(again) => early = again,
+            None => return,
         }
     }
 }
 
-/// One try; true where another may follow because nothing of the client's was sent (contracts 1).
+/// One try. Where another may follow, because the peer refused or nothing of the client's was sent (contracts 1), what
+/// is to be sent first then.
 async fn attempt(
     link: &Arc<Link>,
     mut connection: Connection,
     (import, service): (&Import, &Arc<str>),
     client: &TcpStream,
-) -> bool {
+    early: Early,
+) -> Option<Early> {
     let counted = Counted::new(link, &connection, Direction::Outgoing, service);
     let open = Open {
         stream: StreamId(random()),
@@ -76,19 +85,19 @@ async fn attempt(
         deadline_ms: None,
     };
     if connection.frames.queue(&Message::Open(open)).is_err() {
-        return true;
+        return Some(early);
     }
     let unchanged = |view: &View| view.import(&import.name).is_some_and(|now| now.listen == import.listen);
     let of = (Direction::Outgoing, Arc::clone(service));
     let mut copy = Copy::new(link, &connection, client, of, &unchanged);
+    copy.early = early;
     let end = copy.run(&mut connection).await;
-    let untouched = connection.frames.session.counts().sent == 0 && !copy.is_answered();
-    let again = untouched
-        && match &end {
-            End::Lost(_) => true,
-            End::Rejected(reject) => reject.code == Code::Draining,
-            _ => false,
-        };
+    let again = match &end {
+        End::Lost(_) => connection.frames.session.counts().sent == 0 && !copy.is_answered(),
+        End::Rejected(reject) => reject.code == Code::Draining,
+        _ => false,
+    };
+    let early = again.then(|| std::mem::take(&mut copy.early).again());
     if matches!(end, End::Finished) {
         finish_on_close(client);
     }
@@ -99,5 +108,5 @@ async fn attempt(
     if reusable && !connection.frames.session.heard_bye() {
         Pool::put(link, connection);
     }
-    again
+    early
 }
