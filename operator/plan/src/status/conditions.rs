@@ -233,7 +233,7 @@ fn agreed(verdict: &Verdict, observed: Observed<'_>) -> Finding {
 }
 
 fn cut_here(id: &str, reason: &str) -> String {
-    let reason = words::clean(reason, super::SENTENCE);
+    let reason = words::quoted(reason, super::SENTENCE);
     match id.split_once('/') {
         Some(("LinkCut", _)) => format!("cut here: {reason}; delete the LinkCut to resume ({id})"),
         Some(("LinkPolicy", _)) => format!("cut here: {reason}; see Accepted"),
@@ -256,7 +256,7 @@ fn ready(others: &[Finding], verdict: &Verdict, observed: Observed<'_>, now: Tim
     }
     let error = observed.report.and_then(|report| report.probe.error.as_deref());
     let error =
-        error.map_or_else(|| "none has come back lately".to_owned(), |error| words::clean(error, super::SENTENCE));
+        error.map_or_else(|| "none has come back lately".to_owned(), |error| words::quoted(error, super::SENTENCE));
     let message = format!(
         "no round trip over the data path in the last 30 s: {error}; ask the peer whether its relay is overloaded"
     );

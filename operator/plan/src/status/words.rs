@@ -28,17 +28,34 @@ pub(super) fn clean(text: &str, max: usize) -> String {
     cleaned
 }
 
+/// Text from elsewhere inside of a sentence of ours. A semicolon parts what is wrong from what to do: only we give
+/// remedies.
+pub(super) fn quoted(text: &str, max: usize) -> String {
+    clean(&text.replace(';', ","), max)
+}
+
+/// What a relay found out. Its own remedy is left out, the sentence around it has one; if it begins as the sentence does, it
+/// takes its place.
+fn detailed(what: &str, error: Option<&str>, remedy: &str) -> String {
+    let Some(error) = error else { return format!("{what}; {remedy}") };
+    let (found, own_remedy) = error.split_once("; ").unwrap_or((error, remedy));
+    match found.strip_prefix(what) {
+        Some(rest) => format!("{what}{}; {}", quoted(rest, QUOTED), quoted(own_remedy, QUOTED)),
+        None => format!("{what}: {}; {remedy}", quoted(found, QUOTED)),
+    }
+}
+
 /// Why no control connection is up: whose fault it is and what to do.
 pub(super) fn unreachable(reason: Reason, error: Option<&str>, link: &ValidatedLink) -> String {
     let peer = &link.peer.trust_domain;
-    let detail = error.map(|error| format!(": {}", clean(error, QUOTED))).unwrap_or_default();
     let (what, remedy) = match reason {
         Reason::DnsFailed => {
             ("the peer's name does not resolve", "compare peer.endpoints with the agreement's annex, or ask your DNS")
         }
-        Reason::Refused => {
-            ("the peer's port is closed", "the peer's relay is down, or peer.endpoints names another port")
-        }
+        Reason::Refused => (
+            "the peer's port is closed",
+            "its relay is down, peer.endpoints names another port, or a firewall rejects us",
+        ),
         Reason::TimedOut => ("the peer does not answer", "maybe a firewall or a NetworkPolicy drops it, here or there"),
         Reason::WrongRoot => (
             "the peer's root is not pinned",
@@ -73,14 +90,14 @@ pub(super) fn unreachable(reason: Reason, error: Option<&str>, link: &ValidatedL
             "nothing to do here while it is being set up; else compare peer.endpoints with the annex",
         ),
     };
-    format!("{peer}: {what}{detail}; {remedy}")
+    format!("{peer}: {}", detailed(what, error, remedy))
 }
 
 /// Why nothing flows although both sides may be connected.
 pub(super) fn disagreement(why: Disagreement, report: &LinkReport, link: &ValidatedLink) -> String {
     let peer = &link.peer.trust_domain;
     let said = report.agreed.peer_reason.as_deref();
-    let said = said.map(|reason| format!(", saying \"{}\"", clean(reason, QUOTED))).unwrap_or_default();
+    let said = said.map(|reason| format!(", saying \"{}\"", quoted(reason, QUOTED))).unwrap_or_default();
     match why {
         Disagreement::CutHere => "the link is cut here; delete the cut to resume".to_owned(),
         Disagreement::SuspendedHere => "the link is suspended here; set state: Active to resume".to_owned(),
