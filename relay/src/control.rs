@@ -12,7 +12,7 @@ use crate::frames::Fault;
 use crate::handshake::connect;
 use crate::link::Link;
 use crate::view::View;
-use crate::wire::{Code, Drain, Message, Ping, Role};
+use crate::wire::{Code, Drain, Message, Ping, Role, Side, Want};
 
 /// Between heartbeats (contracts 1).
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -106,7 +106,8 @@ async fn talk(link: &Arc<Link>, connection: &mut Connection) -> Failure {
     let mut generation = link.generation();
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut state = Talk { declared: None, drained: false, heard: Instant::now(), asked: None, nonce: 0 };
+    let mut state = Talk { declared: None, drained: false, heard: Instant::now(), asked: None, nonce: 0, wanted: 0 };
+    let mut wanted = link.reverse.wanted();
     loop {
         let view = link.view();
         if !link.trusts(&connection.facts) || connection.is_outdated(&view) {
@@ -123,6 +124,7 @@ async fn talk(link: &Arc<Link>, connection: &mut Connection) -> Failure {
                 return Fault::Ended.into();
             }
             _ = generation.changed() => {}
+            _ = wanted.changed() => {}
             message = connection.frames.message() => {
                 let heard = message.map_err(Failure::from).and_then(|message| state.hear(link, connection, message));
                 if let Err(failure) = heard {
@@ -150,6 +152,8 @@ struct Talk {
     /// The heartbeat that waits for its answer.
     asked: Option<Instant>,
     nonce: u64,
+    /// What the last WANT said.
+    wanted: u32,
 }
 
 impl Talk {
@@ -160,6 +164,11 @@ impl Talk {
             self.declared = Some(view.head.hash);
         }
         connection.tell_head(view)?;
+        let wanted = *link.reverse.wanted().borrow();
+        if connection.facts.side == Side::Acceptor && !link.dials() && wanted != self.wanted {
+            self.wanted = wanted;
+            connection.frames.queue(&Message::Want(Want { count: u16::try_from(wanted).unwrap_or(u16::MAX) }))?;
+        }
         if link.is_draining() && !self.drained {
             self.drained = true;
             connection.frames.queue(&Message::Drain(Drain { deadline_ms: 0 }))?;
@@ -195,6 +204,7 @@ impl Talk {
                     tracing::warn!(link = %link.name, %error, "the peer's declaration is not used");
                 }
             }
+            Message::Want(want) => link.reverse.heard_want(want.count),
             Message::Bye(bye) if bye.code == Code::TrustChanged => return Err(Failure::TrustChanged),
             Message::Bye(bye) => return Err(Failure::of_bye(&bye)),
             _ => {}

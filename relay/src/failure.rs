@@ -57,6 +57,11 @@ pub(crate) enum Failure {
     /// Pins, identity or certificate changed.
     #[error("our trust or certificate changed; the connection is made anew")]
     TrustChanged,
+    /// The peer parks connections for us, and none is left.
+    #[error(
+        "we cannot dial the peer, and it keeps no connection at rest for us to use; its relay may be down, or of a version without reverse connections"
+    )]
+    NoneParked,
     /// We have no way to the peer.
     #[error("no endpoint of the peer is known and it has not dialed us; add peer.endpoints or wait for the peer")]
     NoEndpoint,
@@ -105,6 +110,7 @@ impl Failure {
             Self::Fault(Fault::Io(_) | Fault::Ended) => "ConnectionLost",
             Self::Fault(_) => "ProtocolError",
             Self::TrustChanged => "TrustChanged",
+            Self::NoneParked => "NoneParked",
             Self::NoEndpoint => "NeverConnected",
         }
     }

@@ -25,7 +25,10 @@ pub(crate) async fn watch_clock(link: Arc<Link>) {
     loop {
         tokio::select! {
             () = link.stop.cancelled() => return,
-            _ = ticks.tick() => open = link.tick(&open),
+            _ = ticks.tick() => {
+                open = link.tick(&open);
+                link.reverse.decay();
+            }
         }
     }
 }
@@ -45,15 +48,14 @@ pub(crate) async fn keep_probing(link: Arc<Link>) {
             due = Instant::now();
         }
         was_open = open;
-        let dials = !link.view().snapshot.peer.endpoints.is_empty();
-        if open && dials && Instant::now() >= due {
+        if open && Instant::now() >= due {
             let succeeded = run(&link).await;
             due = Instant::now() + if succeeded { PROBE_EVERY } else { PROBE_AGAIN };
         }
         tokio::select! {
             () = link.stop.cancelled() => return,
             _ = generation.changed() => {}
-            () = sleep_until(due), if open && dials => {}
+            () = sleep_until(due), if open => {}
         }
     }
 }

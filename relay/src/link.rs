@@ -25,6 +25,7 @@ use crate::metrics::LinkMetrics;
 use crate::peer::PeerState;
 use crate::pool::Pool;
 use crate::relay::Store;
+use crate::reverse::Reverse;
 use crate::streams::{Entry, Streams};
 use crate::view::{Credentials, View};
 use crate::wire::{Code, ReplicaId, Role};
@@ -53,6 +54,7 @@ pub(crate) struct Link {
     pub(crate) opened: AtomicU64,
     pub(crate) buckets: Buckets,
     pub(crate) pool: Pool,
+    pub(crate) reverse: Reverse,
     pub(crate) probe: Mutex<ProbeReport>,
     /// The endpoint that last worked, by its place in the list.
     pub(crate) preferred: AtomicUsize,
@@ -123,6 +125,7 @@ impl Link {
             opened: AtomicU64::new(0),
             buckets: Buckets::default(),
             pool: Pool::default(),
+            reverse: Reverse::default(),
             probe: Mutex::default(),
             preferred: AtomicUsize::new(0),
             dials: Semaphore::new(DIALS),
@@ -298,6 +301,11 @@ impl Link {
 
     pub(crate) fn connections(&self) -> Vec<Arc<Facts>> {
         locked(&self.connections).values().cloned().collect()
+    }
+
+    /// Whether we know where to dial the peer.
+    pub(crate) fn dials(&self) -> bool {
+        !self.view.load().snapshot.peer.endpoints.is_empty()
     }
 
     /// Whether a control connection is up, in either direction.

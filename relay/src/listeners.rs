@@ -18,6 +18,7 @@ use crate::dial::{abort_on_close, tune};
 use crate::handshake;
 use crate::link::Link;
 use crate::open::serve_client;
+use crate::pool::Pool;
 use crate::serve::serve;
 use crate::wire::Role;
 
@@ -203,7 +204,8 @@ fn accept_peer(link: &Arc<Link>, socket: TcpStream, permit: Permit) {
             Ok(connection) if connection.facts.role == Role::Control => {
                 control::drive(&owner, connection).await;
             }
-            Ok(connection) => serve(owner, connection).await,
+            Ok(connection) if connection.facts.role == Role::Reverse => Pool::put(&owner, connection),
+            Ok(connection) => serve(owner, connection, None).await,
             Err(failure) => {
                 tracing::info!(link = %owner.name, reason = failure.reason(), %failure, "a caller was refused");
                 owner.refused(&failure);

@@ -1,4 +1,4 @@
-//! Forward connections at rest. The last one put back is taken first: its congestion window is the warmest.
+//! Connections at rest on which we may open streams. The last one put back is taken first: its congestion window is the warmest.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connection::Connection;
 use crate::link::Link;
-use crate::wire::{Code, Message, Ping};
+use crate::wire::{Code, Message, Ping, Side};
 
 /// How long a connection rests before the dialer closes it (relay, "Direction, replicas, death").
 const IDLE_TTL: Duration = Duration::from_mins(10);
@@ -50,6 +50,7 @@ impl Pool {
             all.retain(|other| !other.is_closed());
             all.push(parked);
         }
+        link.reverse.arrived();
         link.tasks.spawn(rest(Arc::clone(link), connection, asked));
     }
 }
@@ -84,7 +85,10 @@ async fn rest(link: Arc<Link>, mut connection: Connection, mut asked: oneshot::R
                 Ok(Message::Head(head)) => link.heard_head(&connection.facts, &head),
                 Ok(_) | Err(_) => return,
             },
-            () = sleep_until(since + IDLE_TTL) => return connection.bye(Code::Draining, "idle").await,
+            // Only who dialed closes what is idle (contracts 1).
+            () = sleep_until(since + IDLE_TTL), if connection.facts.side == Side::Dialer => {
+                return connection.bye(Code::Draining, "idle").await;
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::reserved::{self, GreetError};
 use crate::view::{Credentials, View};
 use crate::wire::ReplicaId;
-use crate::{control, housekeeping, report};
+use crate::{control, housekeeping, report, reverse};
 
 /// Time for tasks to say goodbye after everything was told to stop.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -176,6 +176,7 @@ impl Relay {
             replica: ReplicaId(reserved::random()),
         });
         link.tasks.spawn(control::supervise(Arc::clone(&link)));
+        link.tasks.spawn(reverse::keep_parked(Arc::clone(&link)));
         link.tasks.spawn(housekeeping::watch_clock(Arc::clone(&link)));
         link.tasks.spawn(housekeeping::keep_probing(Arc::clone(&link)));
         let relay = Self(Arc::new(Running {

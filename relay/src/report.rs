@@ -58,7 +58,7 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn peer(link: &Link) -> PeerReport {
-    let unheard = !link.is_connected() && link.view().snapshot.peer.endpoints.is_empty();
+    let unheard = !link.is_connected() && !link.dials();
     let connections = link.connections();
     let control: Vec<&Facts> = connections.iter().map(|facts| &**facts).filter(|f| f.role == Role::Control).collect();
     let newest = control.iter().max_by_key(|facts| facts.id);
@@ -131,9 +131,6 @@ fn imports(link: &Link, view: &View, addresses: &Addresses) -> Vec<EntryReport> 
         data_class: import.data_class,
         address: addresses.imports.get(&import.name).copied(),
         unusable: match view.import(&import.name) {
-            Some(_) if view.snapshot.peer.endpoints.is_empty() => {
-                Some("the peer cannot be dialed: reverse connections are not built yet; add peer.endpoints".to_owned())
-            }
             Some(_) => unusable(link, view, &import.name, false),
             None => Some("it is cut here".to_owned()),
         },

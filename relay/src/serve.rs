@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use securelink_relay_config::{Export, Limits};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::connection::Connection;
 use crate::copy::{Copy, End, Paces};
@@ -16,6 +16,7 @@ use crate::judge::{Denial, Direction, Judgment};
 use crate::limits::{Pace, Use};
 use crate::link::Link;
 use crate::reserved;
+use crate::reverse::{Slot, is_surplus};
 use crate::stream::{Counted, answer_idle, conclude};
 use crate::view::View;
 use crate::wire::{Code, GREET, Message, Open, PROBE, Reject};
@@ -31,9 +32,13 @@ const BYE_GRACE: Duration = Duration::from_secs(5);
 /// Time for what of a refused stream is still on its way.
 const REJECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves an accepted connection until it ends.
-pub(crate) async fn serve(link: Arc<Link>, mut connection: Connection) {
-    let failure = drive(&link, &mut connection).await;
+/// How long a reverse connection rests that is one too many.
+const SURPLUS_AFTER: Duration = Duration::from_mins(1);
+
+/// Serves a connection on which the peer opens streams until it ends: an accepted one, or a reverse one, which is at rest
+/// as long as it has a slot.
+pub(crate) async fn serve(link: Arc<Link>, mut connection: Connection, slot: Option<Slot>) {
+    let failure = drive(&link, &mut connection, slot).await;
     connection.end(&failure).await;
     tracing::debug!(link = %link.name, connection = connection.facts.id, %failure, "connection ended");
     if matches!(failure, Failure::Fault(Fault::Wire(_) | Fault::Violation(_))) {
@@ -41,8 +46,9 @@ pub(crate) async fn serve(link: Arc<Link>, mut connection: Connection) {
     }
 }
 
-async fn drive(link: &Arc<Link>, connection: &mut Connection) -> Failure {
+async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<Slot>) -> Failure {
     let mut generation = link.generation();
+    let is_reverse = slot.is_some();
     loop {
         let view = link.view();
         if connection.is_outdated(&view) || !link.trusts(&connection.facts) {
@@ -58,13 +64,22 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection) -> Failure {
                 return Fault::Ended.into();
             }
             _ = generation.changed() => continue,
+            () = sleep(SURPLUS_AFTER), if is_reverse => {
+                if is_surplus(link) {
+                    connection.bye(Code::Draining, "idle").await;
+                    return Fault::Ended.into();
+                }
+                continue;
+            }
             message = connection.frames.message() => message,
         };
         match message {
             Ok(Message::Open(open)) => {
+                drop(slot.take());
                 if !stream(link, connection, open).await {
                     return Fault::Ended.into();
                 }
+                slot = is_reverse.then(|| Slot::new(link));
                 connection.frames.rest();
             }
             Ok(Message::Ping(ping)) => {

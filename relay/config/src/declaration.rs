@@ -173,6 +173,9 @@ pub struct Declaration {
     pub versions: (u16, u16),
     /// Whether the peer can dial us.
     pub dialable: bool,
+    /// Whether we dial the peer: if not, it parks reverse connections for us. A declaration without the field says yes.
+    #[serde(default = "yes")]
+    pub dials: bool,
     /// Whether we accept a key exchange without a post-quantum part (both sides must).
     pub classical_key_exchange: bool,
     /// What the peer may reach here.
@@ -184,6 +187,10 @@ pub struct Declaration {
     /// Why the link is suspended or cut, for the people on the other side; at most 256 characters are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// Why declaration bytes were refused.

@@ -271,6 +271,7 @@ impl Snapshot {
         Declaration {
             versions: (1, 1),
             dialable: self.listen.is_some(),
+            dials: !self.peer.endpoints.is_empty(),
             classical_key_exchange: self.allow_classical_key_exchange,
             exports: self.exports.iter().map(|e| service(&e.name, e.data_class)).collect(),
             imports: self.imports.iter().map(|i| service(&i.name, i.data_class)).collect(),

@@ -1,0 +1,139 @@
+//! Only one side can be reached, and services work both ways (promise P12).
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use securelink_pki::testing::Organization;
+use support::{PATIENCE, Side, endpoint, export, import, link_cut, open, read_to_end, snapshot, turned_away};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// `open_side` listens and cannot dial; `shut_side` dials and has no listener at all.
+struct OneWay {
+    open_side: Side,
+    shut_side: Side,
+    at_open: TcpListener,
+    at_shut: TcpListener,
+}
+
+impl OneWay {
+    async fn ready() -> Self {
+        let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
+        let at_open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at_shut = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut for_open, mut for_shut) = (snapshot(&org_open, &org_shut), snapshot(&org_shut, &org_open));
+        for_open.exports.push(export("at-open", at_open.local_addr().unwrap()));
+        for_open.imports.push(import("at-shut", 0));
+        for_shut.exports.push(export("at-shut", at_shut.local_addr().unwrap()));
+        for_shut.imports.push(import("at-open", 0));
+        for_shut.listen = None;
+        let open_side = Side::start(&org_open, &org_shut.domain, for_open).await;
+        for_shut.peer.endpoints = vec![endpoint(open_side.listens_on())];
+        let shut_side = Side::start(&org_shut, &org_open.domain, for_shut).await;
+        open_side.until_ready().await;
+        shut_side.until_ready().await;
+        Self { open_side, shut_side, at_open, at_shut }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_work_both_ways_and_both_sides_are_ready() {
+    let link = OneWay::ready().await;
+    assert!(link.open_side.relay.report().listener.is_some() && link.shut_side.relay.report().listener.is_none());
+    for round in 0..20 {
+        let to_shut = open(link.open_side.import_address("at-shut"), &link.at_shut).await;
+        let to_open = open(link.shut_side.import_address("at-open"), &link.at_open).await;
+        for (mut client, mut service) in [to_shut, to_open] {
+            client.write_all(b"request").await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!(read_to_end(&mut service).await.0, b"request", "round {round}");
+            service.write_all(b"answer").await.unwrap();
+            service.shutdown().await.unwrap();
+            let (answer, end) = read_to_end(&mut client).await;
+            assert!(answer == b"answer" && end.is_ok(), "round {round}");
+        }
+    }
+    link.open_side.relay.greet("from the side that cannot dial").await.unwrap();
+    link.shut_side.relay.greet("from the side that cannot be dialed").await.unwrap();
+}
+
+/// More clients at once than are parked: WANT brings more, and all are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_clients_makes_the_peer_park_more() {
+    const CLIENTS: u64 = 60;
+    let link = OneWay::ready().await;
+    let address = link.open_side.import_address("at-shut");
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        clients.spawn(async move {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_u64(number).await.unwrap();
+            client.read_u64().await.expect("an answer") == number
+        });
+    }
+    let serving = async {
+        // All are open at the same time before the first is answered: no connection is used twice.
+        let mut services = Vec::new();
+        for _ in 0..CLIENTS {
+            services.push(link.at_shut.accept().await.unwrap().0);
+        }
+        for service in &mut services {
+            let number = service.read_u64().await.unwrap();
+            service.write_u64(number).await.unwrap();
+        }
+        while let Some(answered) = clients.join_next().await {
+            assert!(answered.unwrap());
+        }
+    };
+    timeout(PATIENCE, serving).await.expect("all are served");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_on_either_side_ends_streams_on_reverse_connections_too() {
+    for shut_cuts in [true, false] {
+        let link = OneWay::ready().await;
+        let (mut client, mut service) = open(link.open_side.import_address("at-shut"), &link.at_shut).await;
+        let side = if shut_cuts { &link.shut_side } else { &link.open_side };
+        let receipt = side.relay.cut(link_cut("LinkCut/1", 1)).await;
+        assert_eq!(receipt.ended, 1);
+        assert!(read_to_end(&mut client).await.1.is_err());
+        assert!(read_to_end(&mut service).await.1.is_err());
+        turned_away(link.open_side.import_address("at-shut")).await;
+    }
+}
+
+/// A stream on a reverse connection is authorized like any other: by what its server exports.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_exported_is_refused_on_a_reverse_connection_too() {
+    let mut link = OneWay::ready().await;
+    link.shut_side.adopt(|snapshot| snapshot.exports.clear()).await;
+    turned_away(link.open_side.import_address("at-shut")).await;
+    assert!(futures_util::FutureExt::now_or_never(link.at_shut.accept()).is_none());
+}
+
+/// The side that dials restarts: its partner's clients are served again without doing anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parked_connections_come_back_after_a_restart_and_a_new_leaf() {
+    let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
+    let at_shut = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut for_open = snapshot(&org_open, &org_shut);
+    for_open.imports.push(import("at-shut", 0));
+    let mut for_shut = snapshot(&org_shut, &org_open);
+    for_shut.exports.push(export("at-shut", at_shut.local_addr().unwrap()));
+    for_shut.listen = None;
+    let open_side = Side::start(&org_open, &org_shut.domain, for_open).await;
+    for_shut.peer.endpoints = vec![endpoint(open_side.listens_on())];
+    let first = Side::start(&org_shut, &org_open.domain, for_shut.clone()).await;
+    open_side.until_ready().await;
+    open(open_side.import_address("at-shut"), &at_shut).await;
+    first.relay.drain(std::time::Duration::ZERO).await;
+    open_side.until("the peer is gone", |report| report.peer.control_connections == 0).await;
+    let second = Side::start(&org_shut, &org_open.domain, for_shut).await;
+    open_side.until_ready().await;
+    open(open_side.import_address("at-shut"), &at_shut).await;
+    let renewed = support::credentials(org_shut.leaf_to(&org_open.domain), &org_shut.transitions);
+    second.relay.install(renewed).unwrap();
+    open(open_side.import_address("at-shut"), &at_shut).await;
+}
