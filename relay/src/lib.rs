@@ -25,7 +25,6 @@ mod records;
 mod relay;
 mod report;
 mod reserved;
-mod reverse;
 mod serve;
 mod stream;
 mod streams;
