@@ -25,6 +25,7 @@ mod records;
 mod relay;
 mod report;
 mod reserved;
+mod reverse;
 mod serve;
 mod stream;
 mod streams;

@@ -15,6 +15,7 @@ use crate::judge::Direction;
 use crate::link::Link;
 use crate::pool::Pool;
 use crate::reserved::random;
+use crate::reverse;
 use crate::stream::{Counted, conclude};
 use crate::view::View;
 use crate::wire::{Code, Message, Open, Role, StreamId};
@@ -24,6 +25,9 @@ const ATTEMPTS: usize = 3;
 
 /// A connection to the peer: one at rest, or a new one.
 pub(crate) async fn acquire(link: &Arc<Link>) -> Result<Connection, Failure> {
+    if !link.dials() {
+        return reverse::take(link).await;
+    }
     if let Some(connection) = link.pool.take().await {
         return Ok(connection);
     }
