@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use rustls_pki_types::CertificateDer;
 use securelink_id::Fingerprint;
 use securelink_pki::{PeerTrust, VerifiedPeer};
-use securelink_relay_config::Head;
+use securelink_relay_config::{Head, Peer, Snapshot};
 
 use crate::failure::Failure;
 use crate::frames::{Fault, Frames};
@@ -34,6 +34,8 @@ pub(crate) struct Facts {
     pub(crate) trust: Arc<PeerTrust>,
     /// The TLS it was made with.
     pub(crate) tls: Arc<Tls>,
+    /// The snapshot it was made under.
+    snapshot: Arc<Snapshot>,
     head: Mutex<Head>,
     gauge: Gauge,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Proved {
     pub(crate) tls_group: Option<&'static str>,
     pub(crate) trust: Arc<PeerTrust>,
     pub(crate) tls: Arc<Tls>,
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 /// A connection after both HELLOs: its owner drives it.
@@ -74,9 +77,12 @@ impl Connection {
         Ok(true)
     }
 
-    /// Whether it should be made anew: our trust or certificate changed since.
+    /// Whether it should be made anew: our trust, our certificate or, if we dialed it, the way to the peer changed since.
     pub(crate) fn is_outdated(&self, view: &View) -> bool {
+        let way = |peer: &Peer| (peer.endpoints.clone(), peer.proxy.clone());
+        let (then, now) = (&self.facts.snapshot, &view.snapshot);
         !Arc::ptr_eq(&self.facts.tls, &view.tls)
+            || (self.facts.side == Side::Dialer && !Arc::ptr_eq(then, now) && way(&then.peer) != way(&now.peer))
     }
 
     /// Says why and closes.
@@ -123,6 +129,7 @@ impl Facts {
             tls_group: proved.tls_group,
             trust: proved.trust,
             tls: proved.tls,
+            snapshot: proved.snapshot,
             gauge,
         })
     }

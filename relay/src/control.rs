@@ -187,8 +187,7 @@ impl Talk {
 
     fn hear(&mut self, link: &Link, connection: &mut Connection, message: Message) -> Result<(), Failure> {
         self.heard = Instant::now();
-        let now = link.now();
-        link.peer().last_heard = Some(now);
+        link.peer().last_heard = Some(self.heard);
         match message {
             Message::Ping(ping) => connection.frames.queue(&Message::Pong(ping))?,
             Message::Pong(_) => {

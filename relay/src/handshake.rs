@@ -96,6 +96,7 @@ fn prove(
         tls_group: tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
         trust: Arc::clone(&view.trust),
         tls: Arc::clone(&view.tls),
+        snapshot: Arc::clone(&view.snapshot),
     };
     Ok((Frames::new(Box::new(RustlsRecords::new(stream)), session), proved))
 }

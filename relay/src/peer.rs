@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use securelink_relay_config::{Declaration, Digest, ErrorReport, Millis, PeerHeads};
 
+use tokio::time::Instant;
+
 use crate::failure::Failure;
 
 /// Declarations remembered: during a rolling change of the peer two are alive, the rest is for heads that lag.
@@ -16,8 +18,8 @@ const DECLARATIONS: usize = 4;
 pub(crate) struct PeerState {
     pub(crate) heads: PeerHeads,
     declarations: VecDeque<(Digest, Arc<Declaration>)>,
-    /// When a control connection last brought a byte.
-    pub(crate) last_heard: Option<Millis>,
+    /// When a control connection last brought a byte. Not by the clock on the wall: a step of it makes no word old.
+    pub(crate) last_heard: Option<Instant>,
     pub(crate) ever_connected: bool,
     pub(crate) connected_since: Option<Millis>,
     /// Of our own attempts, until one succeeds.
@@ -61,7 +63,7 @@ impl PeerState {
     }
 
     /// Whether the peer's last word is older than `allowed`, with no control connection to renew it.
-    pub(crate) fn is_stale(&self, connected: bool, allowed: Duration, now: Millis) -> bool {
-        !connected && self.last_heard.is_none_or(|heard| now > heard.plus(allowed))
+    pub(crate) fn is_stale(&self, connected: bool, allowed: Duration) -> bool {
+        !connected && self.last_heard.is_none_or(|heard| heard.elapsed() > allowed)
     }
 }

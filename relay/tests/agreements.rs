@@ -224,3 +224,13 @@ async fn services_must_be_offered_wanted_and_of_an_admitted_class() {
     }
     pair.stream_to_a().await;
 }
+
+/// A peer that went silent is held to its last word for `maxStaleness` and no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_that_is_too_old_is_stale() {
+    let pair = Pair::dialing(|a, _| a.max_staleness_seconds = 1).await;
+    pair.a.until_ready().await;
+    pair.b.relay.drain(Duration::ZERO).await;
+    pair.a.until_disagreed("Stale").await;
+    turned_away(pair.a.import_address("at-b")).await;
+}

@@ -6,6 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
+use securelink_pki::testing::Organization;
 use securelink_relay::{AdoptError, Credentials};
 use support::{Pair, credentials, endpoint, export, import, open, read_to_end, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,7 +31,7 @@ async fn fifty_reloads_and_twenty_new_leaves_under_load_lose_no_byte() {
     let sending = tokio::spawn(async move {
         let (mut sent, mut hash) = (0_usize, aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256));
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            let block: Vec<u8> = (0..BLOCK).map(|at| (sent + at) as u8).collect();
+            let block: Vec<u8> = (sent..sent + BLOCK).map(|at| at.to_le_bytes()[0]).collect();
             client.write_all(&block).await.expect("the stream lives");
             hash.update(&block);
             sent += BLOCK;
@@ -164,6 +165,51 @@ async fn a_new_root_behind_an_old_pin_is_followed_without_losing_a_stream() {
     works(&mut client, &mut service).await;
     let (mut next, mut next_service) = pair.stream_to_b().await;
     works(&mut next, &mut next_service).await;
+}
+
+/// A leaf that nobody renews ends the streams it admitted five minutes later; one that is renewed does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f86_a_stream_outlives_its_peers_leaf_only_if_the_peer_has_a_new_one() {
+    const LIFETIME_MS: i64 = 72 * 3_600_000;
+    const MINUTE_MS: i64 = 60_000;
+    for renewed in [true, false] {
+        let pair = Pair::ready().await;
+        let (mut client, mut service) = pair.stream_to_b().await;
+        for side in [&pair.a, &pair.b] {
+            side.clock.step(LIFETIME_MS - MINUTE_MS);
+        }
+        let renew = |own: &Organization, peer: &Organization, side: &support::Side| {
+            let identity = securelink_id::SpiffeId::link(own.domain.clone(), peer.domain.clone());
+            let leaf = own.intermediate.issue_leaf(&identity, &[], side.clock.now()).unwrap();
+            side.relay.install(credentials(leaf, &own.transitions)).unwrap();
+        };
+        renew(&pair.org_a, &pair.org_b, &pair.a);
+        if renewed {
+            renew(&pair.org_b, &pair.org_a, &pair.b);
+        }
+        let ends = |report: &securelink_relay_config::LinkReport| report.peer.certificate_not_after.unwrap().0;
+        let fresh = pair.a.clock.millis().0 + u64::try_from(LIFETIME_MS / 2).unwrap();
+        let is_fresh =
+            |report: &securelink_relay_config::LinkReport| report.peer.control_connections > 0 && ends(report) > fresh;
+        pair.b.until("the first renewal is seen", is_fresh).await;
+        if renewed {
+            pair.a.until("the second renewal is seen", is_fresh).await;
+        }
+        for side in [&pair.a, &pair.b] {
+            side.clock.step(5 * MINUTE_MS);
+        }
+        works(&mut client, &mut service).await;
+        for side in [&pair.a, &pair.b] {
+            side.clock.step(2 * MINUTE_MS);
+        }
+        if renewed {
+            pair.a.until("the clock was looked at", |report| report.streams.live > 0).await;
+            works(&mut client, &mut service).await;
+        } else {
+            assert!(read_to_end(&mut client).await.1.is_err());
+            assert!(read_to_end(&mut service).await.1.is_err());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

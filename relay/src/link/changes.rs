@@ -1,0 +1,82 @@
+//! Changes of the view: snapshots, leaves and cuts taken in, one writer at a time.
+
+use std::sync::Arc;
+
+use securelink_pki::tls::TlsError;
+use securelink_relay_config::{Cut, CutBook, CutScope, ErrorReport, Snapshot};
+
+use super::{Link, Written, locked};
+use crate::judge::Direction;
+use crate::streams::Entry;
+use crate::view::{Credentials, View};
+
+impl Link {
+    /// Takes a snapshot in; the caller has checked its version and bound its listeners.
+    pub(crate) fn replace(&self, snapshot: Snapshot) -> Result<(), TlsError> {
+        let mut written = locked(&self.writing);
+        let snapshot = Arc::new(snapshot);
+        if written.book.reconcile(&snapshot) {
+            self.save_cuts(&written.book);
+        }
+        self.metrics.version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+        written.rejected = None;
+        self.publish(&written, snapshot)
+    }
+
+    /// Takes another leaf in.
+    pub(crate) fn install(&self, credentials: Credentials) -> Result<(), TlsError> {
+        let mut written = locked(&self.writing);
+        written.credentials = credentials;
+        let snapshot = Arc::clone(&self.view().snapshot);
+        self.publish(&written, snapshot)
+    }
+
+    /// Records why a snapshot or a leaf was not taken in.
+    pub(crate) fn reject(&self, reason: &str, message: String) {
+        let at = self.now();
+        locked(&self.writing).rejected = Some(ErrorReport { reason: reason.to_owned(), message, at });
+        self.changed();
+    }
+
+    /// Cuts, stores the cut, and returns once no stream it forbids is left: whether it was news, and how many ended.
+    pub(crate) async fn cut(&self, cut: Cut) -> (bool, u64) {
+        let scope = cut.scope.clone();
+        let forbidden = move |entry: &Entry| match &scope {
+            CutScope::Link => true,
+            CutScope::Export(name) => entry.direction == Direction::Incoming && *entry.service == **name,
+            CutScope::Import(name) => entry.direction == Direction::Outgoing && *entry.service == **name,
+            CutScope::Pin(pin) => entry.pin == *pin,
+        };
+        let ended = self.streams.count(&forbidden);
+        let fresh = {
+            let mut written = locked(&self.writing);
+            let snapshot = Arc::clone(&self.view().snapshot);
+            let fresh = written.book.admit(cut, &snapshot);
+            if fresh {
+                self.save_cuts(&written.book);
+                if let Err(error) = self.publish(&written, snapshot) {
+                    tracing::error!(link = %self.name, %error, "the cut could not be put in force");
+                }
+            }
+            fresh
+        };
+        if fresh {
+            self.streams.none(forbidden).await;
+        }
+        (fresh, u64::try_from(ended).unwrap_or(u64::MAX))
+    }
+
+    fn publish(&self, written: &Written, snapshot: Arc<Snapshot>) -> Result<(), TlsError> {
+        let cuts = written.book.effective(&snapshot);
+        let view = View::new(snapshot, cuts, &written.credentials, &self.clock, Some(&self.view()))?;
+        self.view.store(Arc::new(view));
+        self.bump();
+        Ok(())
+    }
+
+    fn save_cuts(&self, book: &CutBook) {
+        if let Err(error) = self.store.save_cuts(book) {
+            tracing::error!(link = %self.name, %error, "cuts could not be stored; they hold until this process ends");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The link's connections and what they say: heads, declarations, failures.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use securelink_relay_config::{Declaration, DeclarationError, ErrorReport, Head, successor};
+use tokio::time::Instant;
+
+use super::{Link, locked};
+use crate::connection::Facts;
+use crate::failure::Failure;
+use crate::peer::PeerState;
+use crate::wire::Role;
+
+impl Link {
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.next_connection.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Lists a connection and hears its HELLO.
+    pub(crate) fn admit(&self, facts: &Arc<Facts>) {
+        locked(&self.connections).insert(facts.id, Arc::clone(facts));
+        let head = facts.head().clone();
+        let now = self.now();
+        let control = facts.role == Role::Control;
+        let mut peer = self.peer();
+        let news = peer.heads.observe(&head);
+        if control {
+            self.controls.fetch_add(1, Ordering::AcqRel);
+            peer.last_heard = Some(Instant::now());
+            peer.ever_connected = true;
+            peer.connected_since.get_or_insert(now);
+            peer.last_error = None;
+        }
+        drop(peer);
+        // A connection like all others changes no judgment: thousands of streams are not to look again for each.
+        if news || control {
+            self.bump();
+        }
+    }
+
+    pub(crate) fn forget(&self, id: u64) {
+        let gone = locked(&self.connections).remove(&id);
+        if gone.is_some_and(|facts| facts.role == Role::Control) {
+            self.controls.fetch_sub(1, Ordering::AcqRel);
+            if !self.is_connected() {
+                self.peer().connected_since = None;
+            }
+            self.bump();
+        }
+    }
+
+    pub(crate) fn connections(&self) -> Vec<Arc<Facts>> {
+        locked(&self.connections).values().cloned().collect()
+    }
+
+    /// Whether we know where to dial the peer.
+    pub(crate) fn dials(&self) -> bool {
+        !self.view.load().snapshot.peer.endpoints.is_empty()
+    }
+
+    /// Whether a control connection is up, in either direction.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.controls.load(Ordering::Acquire) > 0
+    }
+
+    /// A head came on a connection.
+    pub(crate) fn heard_head(&self, facts: &Facts, head: &Head) {
+        {
+            let mut last = facts.head();
+            *last = successor(&last, head);
+        }
+        self.peer().heads.observe(head);
+        self.bump();
+    }
+
+    /// A declaration came.
+    pub(crate) fn heard_declaration(&self, bytes: &[u8]) -> Result<(), DeclarationError> {
+        let declaration = Declaration::from_bytes(bytes)?;
+        if self.peer().remember(bytes, declaration) {
+            self.bump();
+        }
+        Ok(())
+    }
+
+    /// An attempt of ours failed.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        self.count(failure, |peer| &mut peer.last_error);
+    }
+
+    /// A caller was refused. A stranger's knock must not hide why we do not reach the peer.
+    pub(crate) fn refused(&self, failure: &Failure) {
+        self.count(failure, |peer| &mut peer.last_refused);
+    }
+
+    fn count(&self, failure: &Failure, place: impl FnOnce(&mut PeerState) -> &mut Option<ErrorReport>) {
+        self.metrics.refused(failure.reason());
+        let now = self.now();
+        let mut peer = self.peer();
+        let error = peer.count(failure, now);
+        *place(&mut peer) = Some(error);
+        drop(peer);
+        self.changed();
+    }
+}

@@ -1,0 +1,128 @@
+//! Judgments with everything the link knows: may this connection stay, may this stream be, did time change that?
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use securelink_pki::verify;
+use securelink_relay_config::{Disagreement, GateOpinion, Head, Millis, ended};
+
+use super::{Link, Verdicts, locked};
+use crate::connection::Facts;
+use crate::judge::{Denial, Direction, Judgment, PeerView, gate, judge};
+use crate::wire::{Code, Role};
+
+/// How long a stream outlives its peer's leaf (relay, "Direction, replicas, death"; fault F86).
+const LEAF_GRACE: SignedDuration = SignedDuration::from_mins(5);
+
+impl Link {
+    /// Whether a connection's peer is still the one this link trusts.
+    pub(crate) fn trusts(&self, facts: &Facts) -> bool {
+        let view = self.view();
+        if Arc::ptr_eq(&facts.trust, &view.trust) {
+            return true;
+        }
+        let mut verdicts = locked(&self.verdicts);
+        if !Arc::ptr_eq(&verdicts.trust, &view.trust) {
+            *verdicts = Verdicts { trust: Arc::clone(&view.trust), known: HashMap::new() };
+        }
+        // A leaf that has run out since is another rule's business (fault F86).
+        let now = self.clock.now().min(facts.peer.not_after);
+        *verdicts.known.entry(facts.peer.chain_hash).or_insert_with(|| verify(&facts.chain, &view.trust, now).is_ok())
+    }
+
+    /// Whether a connection's leaf ended too long ago, and no control connection of the same replica proves that it has a
+    /// current one.
+    fn is_outlived(&self, facts: &Facts, now: Timestamp) -> bool {
+        let ended = |facts: &Facts, grace| now > facts.peer.not_after.saturating_add(grace).unwrap_or(Timestamp::MAX);
+        ended(facts, LEAF_GRACE)
+            && !locked(&self.connections).values().any(|other| {
+                other.role == Role::Control && other.replica == facts.replica && !ended(other, SignedDuration::ZERO)
+            })
+    }
+
+    fn with_peer<T>(&self, head: &Head, use_it: impl FnOnce(&PeerView<'_>, Millis) -> T) -> T {
+        let (connected, allowed) = (self.is_connected(), self.view().snapshot.max_staleness_seconds);
+        let now = self.now();
+        let peer = self.peer();
+        let view = PeerView {
+            connection: head,
+            highest: peer.heads.highest(),
+            declaration: &|hash| peer.declaration(hash),
+            stale: peer.is_stale(connected, Duration::from_secs(allowed)),
+        };
+        use_it(&view, now)
+    }
+
+    /// Judges a stream on a connection.
+    pub(crate) fn judge(&self, facts: &Facts, direction: Direction, service: &str) -> Judgment {
+        if !self.trusts(facts) {
+            return Judgment::Deny(Denial::new(Code::TrustChanged, "this side no longer trusts that key"));
+        }
+        if self.is_outlived(facts, self.clock.now()) {
+            return Judgment::Deny(Denial::new(Code::TrustChanged, "your certificate has ended and was not renewed"));
+        }
+        let view = self.view();
+        let head = facts.head().clone();
+        let judgment = self.with_peer(&head, |peer, now| judge(&view, peer, (direction, service), &self.latch(), now));
+        if matches!(&judgment, Judgment::Deny(denial) if denial.code == Code::Expired) {
+            self.remember_ends(&view.head, &self.heads());
+        }
+        judgment
+    }
+
+    /// The gate as people see it: by the highest head.
+    pub(crate) fn gate(&self) -> Option<GateOpinion> {
+        let head = self.peer().heads.highest().cloned()?;
+        let view = self.view();
+        let opinion = self.with_peer(&head, |peer, now| gate(&view.head, peer, &self.latch(), now));
+        if let Err(Disagreement::Expired { .. }) = opinion.verdict {
+            self.remember_ends(&view.head, &[head]);
+        }
+        Some(opinion)
+    }
+
+    /// The distinct heads heard, the highest first.
+    fn heads(&self) -> Vec<Head> {
+        let mut heads: Vec<Head> = self.peer().heads.highest().cloned().into_iter().collect();
+        for facts in locked(&self.connections).values() {
+            let head = facts.head();
+            if !heads.contains(&head) {
+                heads.push(head.clone());
+            }
+        }
+        heads
+    }
+
+    /// An end that anybody was told of stays one, also if the clock steps back the next moment (contracts 2).
+    fn remember_ends(&self, own: &Head, heads: &[Head]) {
+        let now = self.now();
+        for (digest, end) in heads.iter().flat_map(|head| ended(own, head, now)) {
+            let mut latch = self.latch();
+            if latch.record(digest, end)
+                && let Err(error) = self.store.save_latch(&latch)
+            {
+                tracing::error!(link = %self.name, %error, "the agreement's end could not be stored");
+            }
+        }
+    }
+
+    /// Looks whether time alone changed a judgment, and remembers agreements that ended. `before` is what the last call
+    /// returned.
+    pub(crate) fn tick(&self, before: &[bool]) -> Vec<bool> {
+        let (view, heads) = (self.view(), self.heads());
+        self.remember_ends(&view.head, &heads);
+        let mut open: Vec<bool> = heads
+            .iter()
+            .map(|head| self.with_peer(head, |peer, now| gate(&view.head, peer, &self.latch(), now).verdict.is_ok()))
+            .collect();
+        self.metrics.agreed.set(i64::from(open.first() == Some(&true)));
+        let now = self.clock.now();
+        open.extend(self.connections().iter().filter(|facts| self.is_outlived(facts, now)).map(|_| true));
+        if open != before {
+            self.bump();
+        }
+        open
+    }
+}
