@@ -70,7 +70,7 @@ async fn a_text_that_changes_on_one_side_ends_live_streams() {
 /// The later start of the two counts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_later_start_no_byte_passes() {
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let start = support::TestClock::new().millis().plus(hour);
     let pair = Pair::dialing(|a, _| {
         let mut later = agreement();
@@ -95,7 +95,7 @@ async fn before_the_later_start_no_byte_passes() {
 async fn after_the_earlier_end_no_byte_passes_within_a_second() {
     let pair = Pair::dialing(|_, b| {
         let mut ending = agreement();
-        ending.term.until = Some(support::TestClock::new().millis().plus(Duration::from_secs(3600)));
+        ending.term.until = Some(support::TestClock::new().millis().plus(Duration::from_hours(1)));
         b.agreements = only(ending);
     })
     .await;
@@ -141,7 +141,7 @@ async fn after_the_earlier_end_no_byte_passes_within_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_side_whose_clock_is_behind_is_refused_by_the_other() {
     let mut ending = agreement();
-    ending.term.until = Some(support::TestClock::new().millis().plus(Duration::from_secs(3600)));
+    ending.term.until = Some(support::TestClock::new().millis().plus(Duration::from_hours(1)));
     let pair = Pair::dialing(|a, b| {
         a.agreements = only(ending.clone());
         b.agreements = only(ending);
