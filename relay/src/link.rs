@@ -170,6 +170,12 @@ impl Link {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Whether it can carry a stream (product, "In the cluster").
+    pub(crate) fn is_ready(&self) -> bool {
+        let live = self.view().snapshot.imports.is_empty() || self.is_connected();
+        live && !self.stop.is_cancelled() && !self.is_draining()
+    }
+
     /// Tells every stream and connection to look again.
     pub(crate) fn bump(&self) {
         self.generation.send_modify(|generation| *generation += 1);

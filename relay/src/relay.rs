@@ -269,12 +269,7 @@ impl Relay {
 
     /// Whether it can carry a stream: listening, not draining and, if it serves imports, with a live link.
     pub fn is_ready(&self) -> bool {
-        let link = &self.0.link;
-        let ready = !link.stop.is_cancelled()
-            && !link.is_draining()
-            && (link.view().snapshot.imports.is_empty() || link.is_connected());
-        link.metrics.ready.set(i64::from(ready));
-        ready
+        self.0.link.is_ready()
     }
 
     /// Takes nothing new, gives the streams that live until `deadline`, resets the rest and stops.

@@ -118,6 +118,7 @@ impl Link {
             .map(|head| self.with_peer(head, |peer, now| gate(&view.head, peer, &self.latch(), now).verdict.is_ok()))
             .collect();
         self.metrics.agreed.set(i64::from(open.first() == Some(&true)));
+        self.metrics.ready.set(i64::from(self.is_ready()));
         let now = self.clock.now();
         open.extend(self.connections().iter().filter(|facts| self.is_outlived(facts, now)).map(|_| true));
         if open != before {
