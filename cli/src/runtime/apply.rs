@@ -85,7 +85,10 @@ async fn change(decided: &Decided<'_>, snapshot: &Snapshot, mut running: Running
     if running.relay.snapshot().version != snapshot.version {
         match running.relay.adopt(snapshot.clone()).await {
             Ok(()) => applied.changed = true,
-            Err(error) => applied.fault = Some(error.to_string()),
+            Err(error) => {
+                applied.fault = Some(error.to_string());
+                applied.changed = adopt_the_rest(snapshot, &running.relay).await;
+            }
         }
     }
     if let Some((credentials, installed)) = credentials(decided).filter(|(_, new)| *new != running.installed) {
@@ -95,6 +98,20 @@ async fn change(decided: &Decided<'_>, snapshot: &Snapshot, mut running: Running
         }
     }
     Applied { running: Some(running), ..applied }
+}
+
+/// Puts in force what needs no other socket: what an edit takes away must not wait for a port that is taken, or for
+/// anything else this relay cannot do. Between the version in force and the one decided, which is tried again.
+async fn adopt_the_rest(decided: &Snapshot, relay: &Relay) -> bool {
+    let running = relay.snapshot();
+    let mut rest = Snapshot { version: running.version, listen: running.listen, ..decided.clone() };
+    rest.peer.protocol = running.peer.protocol;
+    rest.imports.retain(|new| running.imports.iter().any(|old| (&old.name, old.listen) == (&new.name, new.listen)));
+    if rest == *running {
+        return false;
+    }
+    rest.version = running.version.saturating_add(1);
+    relay.adopt(rest).await.is_ok()
 }
 
 fn credentials(decided: &Decided<'_>) -> Option<(Credentials, Installed)> {
