@@ -88,7 +88,7 @@ impl From<RuntimeError> for Failure {
         match error {
             RuntimeError::State(error) => error.into(),
             RuntimeError::Control(error) => error.into(),
-            RuntimeError::Path { .. } => Self::usage(error.to_string()),
+            RuntimeError::Path { .. } | RuntimeError::NoFile(_) => Self::usage(error.to_string()),
             _ => Self::failed(error.to_string()),
         }
     }

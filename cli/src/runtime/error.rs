@@ -25,6 +25,9 @@ pub enum RuntimeError {
         /// What the system said.
         source: io::Error,
     },
+    /// Something that can be read once only.
+    #[error("{} is neither a file nor a folder, and is to be read again when it changes; write it to a file", .0.display())]
+    NoFile(PathBuf),
     /// The files declare nothing that could run, and nothing ran before.
     #[error("the files declare no LinkIdentity and no SecureLink that could run; {}", first(.0))]
     NothingToRun(Vec<String>),

@@ -14,6 +14,15 @@ const MAX_FILE: u64 = 2 * 1024 * 1024;
 /// Most files of one folder: a person with more has given the wrong folder.
 const MAX_FILES: usize = 1000;
 
+/// Refuses what cannot be read twice: a pipe would be waited for at the second reading.
+pub(crate) fn check_lasting(paths: &[PathBuf]) -> Result<(), RuntimeError> {
+    let passing = |path: &&PathBuf| !fs::metadata(path).is_ok_and(|found| found.is_file() || found.is_dir());
+    match paths.iter().find(passing) {
+        Some(path) => Err(RuntimeError::NoFile(path.clone())),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a path that is not there: a slip on the command line, not an edit.
 pub(crate) fn check(paths: &[PathBuf]) -> Result<(), RuntimeError> {
     paths.iter().try_for_each(|path| {
@@ -28,7 +37,7 @@ pub(crate) fn read(paths: &[PathBuf], old: impl Fn(&ObjectId) -> Option<Value>) 
         match expand(path) {
             Ok(files) => {
                 for file in files {
-                    match text(&file) {
+                    match plain(&file, path).and_then(|()| text(&file)) {
                         Ok(text) => texts.push((file.display().to_string(), text)),
                         Err(error) => problems.push(problem(&file, &error)),
                     }
@@ -65,17 +74,32 @@ fn expand(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Refuses what a folder holds that is no file: opening a pipe waits for a writer.
+fn plain(file: &Path, given: &Path) -> io::Result<()> {
+    if file == given || fs::metadata(file)?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::other("it is not a file; remove it, or give it another ending than .yaml"))
+}
+
+/// A file of white space only is one that is being written, or was cut off by a full disk: it deletes nothing.
 fn text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+    if text.trim_start_matches('\u{feff}').trim().is_empty() {
+        return Err(io::Error::other("it is empty; fill it, or remove it if nothing is to be declared"));
+    }
     Ok(text)
 }
 
 fn problem(path: &Path, error: &io::Error) -> Problem {
+    let text = error.to_string();
+    let (why, remedy) =
+        text.split_once("; ").unwrap_or((&text, "check that it exists, is text and may be read by this user"));
     Problem {
         source: path.display().to_string(),
-        message: format!("cannot be read: {error}"),
-        remedy: "check that it exists, is text and may be read by this user".to_owned(),
+        message: format!("cannot be read: {why}"),
+        remedy: remedy.to_owned(),
         ..Problem::default()
     }
 }
