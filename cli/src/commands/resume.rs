@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::process::{Process, wait};
 use crate::args::{LinkName, OutputArgs, StateArgs, teach};
 use crate::output::{Failure, Out, Tone, clean, in_words};
+use crate::state::{CutOrigin, StoredCut};
 
 /// Take back what `cut` ordered
 ///
@@ -55,7 +56,15 @@ pub fn run(args: &ResumeArgs, out: Out) -> Result<(), Failure> {
                 let done = client.resume(&link).await?;
                 (true, done.released, done.still_cut_by)
             }
-            Process::None(state) => (false, state.remove_cut(&link)?, Vec::new()),
+            Process::None(state) => {
+                let released = state.remove_cut(&link)?;
+                let left = state.link(&link)?.cuts()?.into_iter();
+                let name = |cut: StoredCut| match cut.origin {
+                    CutOrigin::Object(name) => Some(name),
+                    CutOrigin::Command => None,
+                };
+                (false, released, left.filter_map(name).collect())
+            }
         };
         Ok(Answer { link: link.to_string(), cut: !still_cut_by.is_empty(), running, released, still_cut_by })
     })?;

@@ -201,7 +201,8 @@ pub(super) fn log(format: LogFormat, verbose: u8) {
         _ => "debug,securelink=trace,securelink_relay=trace",
     };
     let filter = EnvFilter::try_from_env("SECURELINK_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written is lost. Complaining about it on the same standard error would panic.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let colour = Style::new(Colour::Auto, io::stderr().is_terminal()).colours();
     // A second subscriber in one process is refused; the first goes on.
     let _ = match format {

@@ -1,6 +1,7 @@
 //! The control socket: the verbs of a running process, for its owner only.
 
 use std::fs;
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -97,14 +98,17 @@ async fn verb(runtime: &Runtime, request: Request<Incoming>) -> Result<Answer, R
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::GET, "/v1/status") => Ok(http::json(StatusCode::OK, &runtime.status())),
-        (&Method::POST, "/v1/reload") => Ok(http::json(StatusCode::OK, &runtime.reload().await)),
+        (&Method::POST, "/v1/reload") => {
+            let runtime = runtime.clone();
+            to_the_end(async move { Ok(http::json(StatusCode::OK, &runtime.reload().await)) }).await
+        }
         (&Method::POST, "/v1/cut") => {
-            let asked: CutRequest = http::body(request).await?;
-            done(runtime.cut(&asked.link, &asked.reason).await)
+            let (runtime, asked) = (runtime.clone(), http::body::<CutRequest>(request).await?);
+            to_the_end(async move { done(runtime.cut(&asked.link, &asked.reason).await) }).await
         }
         (&Method::POST, "/v1/resume") => {
-            let asked: ResumeRequest = http::body(request).await?;
-            done(runtime.resume(&asked.link).await)
+            let (runtime, asked) = (runtime.clone(), http::body::<ResumeRequest>(request).await?);
+            to_the_end(async move { done(runtime.resume(&asked.link).await) }).await
         }
         (&Method::POST, "/v1/greet") => {
             let asked: GreetRequest = http::body(request).await?;
@@ -112,6 +116,12 @@ async fn verb(runtime: &Runtime, request: Request<Incoming>) -> Result<Answer, R
         }
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, &"this version of securelink knows no such request")),
     }
+}
+
+/// Does what changes something as a whole, also if the client is gone before it has its answer.
+async fn to_the_end(verb: impl Future<Output = Result<Answer, Refusal>> + Send + 'static) -> Result<Answer, Refusal> {
+    let failed = |error| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, &error));
+    tokio::spawn(verb).await.unwrap_or_else(failed)
 }
 
 fn done<T: Serialize, E: ToString>(result: Result<T, E>) -> Result<Answer, Refusal> {

@@ -33,10 +33,16 @@ pub(crate) struct Issuer {
 }
 
 /// Makes an identity ready: mints its first root, renews its intermediate. `declared` is absent while the object cannot
-/// be read: then nothing is minted, and what there is goes on.
-pub(crate) fn prepare(folder: &IdentityDir, declared: Option<&LinkIdentity>, now: Timestamp) -> Issuer {
+/// be read: then nothing is minted, and what there is goes on. Nor is anything minted where leaves tell of a root
+/// (`by_leaves`): its folder was lost.
+pub(crate) fn prepare(
+    folder: &IdentityDir,
+    declared: Option<&LinkIdentity>,
+    by_leaves: Option<Fingerprint>,
+    now: Timestamp,
+) -> Issuer {
     let mut issuer =
-        Issuer { root: None, intermediate: None, transitions: Transitions::none(), failure: None, due: None };
+        Issuer { root: by_leaves, intermediate: None, transitions: Transitions::none(), failure: None, due: None };
     if let Err(error) = fill(&mut issuer, folder, declared, now) {
         issuer.failure = Some(failure(Reason::IssuerFailed, error.to_string()));
     }
@@ -50,7 +56,7 @@ fn fill(
     now: Timestamp,
 ) -> Result<(), StateError> {
     let record = folder.record()?;
-    issuer.root = record.as_ref().map(|record| record.fingerprint);
+    issuer.root = record.as_ref().map(|record| record.fingerprint).or(issuer.root);
     if let Some(identity) = declared
         && let Some(refused) = refuse(identity, record.as_ref().map(|record| record.trust_domain.as_str()))
     {

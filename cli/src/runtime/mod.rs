@@ -81,6 +81,7 @@ impl Runtime {
     #[doc(hidden)]
     pub async fn start_with(options: Options, clock: Clock) -> Result<Self, RuntimeError> {
         files::check(&options.files)?;
+        files::check_lasting(&options.files)?;
         let state = StateDir::open(&options.state_dir, options.init)?;
         let lock = state.lock()?;
         let mut registry = Registry::default();
@@ -105,9 +106,9 @@ impl Runtime {
     fn spawn(&self, watch: Watch, pause: Duration, socket: Socket, local: Option<(Local, Arc<Registry>)>) {
         let shared = &self.shared;
         shared.tasks.spawn(self.clone().keep_looking(watch, pause));
-        shared.tasks.spawn(socket.run(self.clone(), shared.stop.clone()));
+        shared.tasks.spawn(socket.run(self.clone(), shared.closed.clone()));
         if let Some((local, registry)) = local {
-            shared.tasks.spawn(local.run(self.clone(), registry, shared.stop.clone()));
+            shared.tasks.spawn(local.run(self.clone(), registry, shared.closed.clone()));
         }
         shared.tasks.close();
     }
@@ -142,11 +143,17 @@ impl Runtime {
     /// Cuts a link: written down first, then obeyed. Returns when no stream of it is left.
     pub async fn cut(&self, link: &LinkRef, reason: &str) -> Result<CutDone, RuntimeError> {
         let folder = self.known(link)?;
+        if self.shared.is_cut_by_command(link) {
+            return Ok(CutDone { ended: 0, took: Duration::ZERO, fresh: false });
+        }
         let order = StoredCut::by_command(reason);
-        let cut = order.cut.clone();
+        let (cut, owed) = (order.cut.clone(), order.clone());
         let relay = self.shared.running(link).map(|running| running.relay);
         let (done, written) = brake::give(folder, relay, order).await;
         tracing::warn!(%link, cut = cut.id, reason = one_line(&cut.reason), ended = done.ended, "cut");
+        if written.is_err() {
+            self.shared.owe(link, owed);
+        }
         self.shared.note_cut(link, cut);
         self.shared.wake.notify_one();
         written.map(|()| done).map_err(RuntimeError::CutNotKept)
@@ -156,10 +163,11 @@ impl Runtime {
     pub async fn resume(&self, link: &LinkRef) -> Result<ResumeDone, RuntimeError> {
         let folder = self.known(link)?;
         let mut world = self.shared.world.lock().await;
-        // Only what a snapshot has acknowledged can be released by the next one.
+        self.shared.keep_orders(link, &folder);
+        // Only what a snapshot has acknowledged can be released by the next one: an order that comes meanwhile holds.
+        let stored = folder.cuts()?;
         self.look(&mut world, false).await;
         let mut done = ResumeDone::default();
-        let stored = folder.cuts()?;
         for order in stored.iter().filter(|order| order.is_command()) {
             folder.remove_cut(&order.cut.id)?;
             done.released.push(order.cut.id.clone());
@@ -182,19 +190,22 @@ impl Runtime {
         self.local
     }
 
-    /// Lets streams finish until `deadline`, stops everything and lets the state folder go.
+    /// Lets streams finish until `deadline`, stops everything and lets the state folder go. Until no stream is left it can
+    /// be asked and told to cut.
     pub async fn shutdown(&self, deadline: Duration) {
         self.shared.stop.cancel();
         // A look that is under way ends first; no other begins.
         drop(self.shared.world.lock().await);
-        let held = std::mem::take(&mut *self.shared.links_mut());
-        let drained = held.into_values().filter_map(|held| held.running).map(|running| async move {
+        let running: Vec<_> = self.shared.links().values().filter_map(|held| held.running.clone()).collect();
+        let drained = running.into_iter().map(|running| async move {
             running.watched.cancel();
             running.relay.drain(deadline).await;
         });
         let mut draining = tokio::task::JoinSet::new();
         drained.for_each(|drain| drop(draining.spawn(drain)));
         draining.join_all().await;
+        self.shared.closed.cancel();
+        self.shared.links_mut().clear();
         self.shared.tasks.wait().await;
         self.shared.world.lock().await.lock = None;
     }

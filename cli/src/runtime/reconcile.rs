@@ -68,9 +68,6 @@ impl Pass<'_> {
         let verdict = planning::judge(self.files, declared, known, &self.site(link));
         let (leaf, transitions, certificate) = self.certificate(&folder, &verdict);
         let snapshot = planning::snapshot(&verdict, previous.as_ref(), self.now);
-        if gone {
-            folder.forget_accepted()?;
-        }
         // A full disk must not keep a narrowing from taking effect: it is said, and the next look tries again.
         let kept = keep(&folder, accepted.as_ref(), &verdict, (previous.as_ref(), snapshot.as_ref()));
 
@@ -78,6 +75,10 @@ impl Pass<'_> {
         let decided =
             Decided { link, folder: &folder, snapshot: snapshot.as_ref(), leaf, transitions, stored: &stored };
         let applied = apply::apply(self.shared, decided, running).await;
+        if gone && let Err(error) = folder.forget_accepted() {
+            self.refuse(link, &error);
+            self.wake_at(Some(self.now + RETRY));
+        }
         self.report.changed.extend(applied.changed.then(|| link.clone()));
         self.publish(
             link,
@@ -143,6 +144,11 @@ impl Pass<'_> {
         accepted: Option<&Accepted>,
     ) -> Result<(Vec<CutOrder>, Vec<StoredCut>), StateError> {
         let mut stored = folder.cuts()?;
+        for order in self.shared.keep_orders(link, folder) {
+            if !stored.iter().any(|known| known.cut.id == order.cut.id) {
+                stored.push(order);
+            }
+        }
         for (name, order) in planning::orders(self.files, link, declared, accepted) {
             if !stored.iter().any(|known| known.cut.id == order.id) {
                 let new = StoredCut::by_object(&name, &order.id, order.revision, &order.reason);
@@ -200,7 +206,10 @@ impl Pass<'_> {
                 }
             };
             let declared = self.files.identities.get(at).and_then(Option::as_ref);
-            let issuer = issue::prepare(&folder, declared, self.now);
+            let by_leaves = declared
+                .filter(|_| matches!(folder.record(), Ok(None)))
+                .and_then(|identity| self.shared.state.root_of_leaves(&at.namespace, &identity.spec.trust_domain));
+            let issuer = issue::prepare(&folder, declared, by_leaves, self.now);
             if let Some((_, message)) = &issuer.failure {
                 self.report.refused.push(LinkProblem { about: format!("LinkIdentity {at}"), message: message.clone() });
             }

@@ -14,7 +14,7 @@ use super::declared::Declarations;
 use super::engine::{Clock, Metrics, Relay};
 use super::held::{Held, Running};
 use super::report::ReloadReport;
-use crate::state::{Lock, StateDir};
+use crate::state::{LinkDir, Lock, StateDir, StoredCut};
 
 type Links = BTreeMap<LinkRef, Held>;
 
@@ -32,7 +32,11 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Raised whenever a status may have changed.
     pub(crate) news: watch::Sender<u64>,
+    /// Ends the sockets that answer, after everything else.
+    pub(crate) closed: CancellationToken,
     links: RwLock<Links>,
+    /// Orders by command that are in force and could not be written down.
+    unwritten: std::sync::Mutex<Vec<(LinkRef, StoredCut)>>,
 }
 
 /// What one look leaves to the next.
@@ -64,8 +68,43 @@ impl Shared {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             news: watch::Sender::default(),
+            closed: CancellationToken::new(),
             links: RwLock::default(),
+            unwritten: std::sync::Mutex::default(),
         }
+    }
+
+    fn unwritten(&self) -> std::sync::MutexGuard<'_, Vec<(LinkRef, StoredCut)>> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers an order that could not be written down.
+    pub(crate) fn owe(&self, link: &LinkRef, order: StoredCut) {
+        self.unwritten().push((link.clone(), order));
+    }
+
+    /// Tries again to write down what could not be; returns the orders that were owed, written by now or not.
+    pub(crate) fn keep_orders(&self, link: &LinkRef, folder: &LinkDir) -> Vec<StoredCut> {
+        // Not held while a disk, maybe a slow one, writes: the next cut asks for it.
+        let owed: Vec<_> =
+            self.unwritten().iter().filter(|(of, _)| of == link).map(|(_, order)| order.clone()).collect();
+        for order in owed.iter().filter(|order| folder.save_cut(order).is_ok()) {
+            self.unwritten().retain(|(_, other)| other != order);
+        }
+        owed
+    }
+
+    /// Whether the link is cut by command, that is written down, and no stream is left: another order would change nothing.
+    pub(crate) fn is_cut_by_command(&self, link: &LinkRef) -> bool {
+        if self.unwritten().iter().any(|(of, _)| of == link) {
+            return false;
+        }
+        let links = self.links();
+        let Some(held) = links.get(link) else { return false };
+        let Some(report) = held.running.as_ref().map(|running| running.relay.report()) else { return false };
+        let by_command =
+            |id: &String| StoredCut::is_command_id(id) && held.verdict.cuts.iter().any(|cut| cut.id == *id);
+        report.streams.live == 0 && report.cuts.iter().any(by_command)
     }
 
     pub(crate) fn links(&self) -> RwLockReadGuard<'_, Links> {

@@ -145,6 +145,13 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Stat
     write(path, &bytes)
 }
 
+/// Names of the folders in a folder; a file that somebody left there counts for nothing.
+pub(super) fn folders(dir: &Path) -> Result<Vec<String>, StateError> {
+    let mut names = names(dir)?;
+    names.retain(|name| dir.join(name).is_dir());
+    Ok(names)
+}
+
 /// Names in a folder, sorted, those of unfinished files left out; nothing where there is no folder.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>, StateError> {
     let entries = match fs::read_dir(dir) {

@@ -132,11 +132,22 @@ impl StateDir {
         Ok(entries)
     }
 
+    /// The root by which leaves for this trust domain were issued, for an identity of which nothing else is left.
+    pub fn root_of_leaves(&self, namespace: &str, owner: &str) -> Option<Fingerprint> {
+        let links = self.links().ok()?.into_iter().filter(|link| link.namespace == namespace);
+        let mut leaves = links.filter_map(|link| self.link(&link).ok()?.leaf().ok()?);
+        leaves.find(|leaf| leaf.identity().owner().as_str() == owner).map(|leaf| leaf.root())
+    }
+
     /// Orders a cut while no process runs: the next one starts with the link cut. Holds the lock meanwhile.
     pub fn write_cut(&self, link: &LinkRef, reason: &str) -> Result<StoredCut, StateError> {
         let _held = self.lock()?;
+        let folder = self.link(link)?;
+        if let Some(same) = folder.cuts()?.into_iter().find(StoredCut::is_command) {
+            return Ok(same);
+        }
         let cut = StoredCut::by_command(reason);
-        self.link(link)?.save_cut(&cut)?;
+        folder.save_cut(&cut)?;
         Ok(cut)
     }
 
@@ -155,8 +166,8 @@ impl StateDir {
     fn entries(&self, kind: &str) -> Result<Vec<(String, String)>, StateError> {
         let top = self.path.join(kind);
         let mut found = Vec::new();
-        for namespace in files::names(&top)? {
-            let names = files::names(&top.join(&namespace))?;
+        for namespace in files::folders(&top)? {
+            let names = files::folders(&top.join(&namespace))?;
             found.extend(names.into_iter().map(|name| (namespace.clone(), name)));
         }
         Ok(found)

@@ -13,6 +13,9 @@ use super::files;
 /// Longest reason that is kept, in characters: as much as a peer reads.
 const MAX_REASON: usize = 256;
 
+/// Begins the identifier of an order by command.
+const BY_COMMAND: &str = "Command/";
+
 /// Who ordered a cut, and so who can take it back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,7 +42,7 @@ pub struct StoredCut {
 impl StoredCut {
     /// A new order by `securelink cut`. Its identifier is new each time: one that was released is never obeyed again.
     pub fn by_command(reason: &str) -> Self {
-        Self::new(format!("Command/{:016x}", fastrand::u64(..)), 1, reason, CutOrigin::Command)
+        Self::new(format!("{BY_COMMAND}{:016x}", fastrand::u64(..)), 1, reason, CutOrigin::Command)
     }
 
     /// The order of the `LinkCut` `name`.
@@ -58,6 +61,11 @@ impl StoredCut {
         let reason = reason.chars().filter(|c| !is_hidden(*c)).take(MAX_REASON).collect();
         let cut = Cut { id, revision, scope: CutScope::Link, reason };
         Self { cut, origin, since: Timestamp::now().into() }
+    }
+
+    /// Whether an order of this identifier was given by a command.
+    pub fn is_command_id(id: &str) -> bool {
+        id.starts_with(BY_COMMAND)
     }
 
     /// Whether a command ordered it.
