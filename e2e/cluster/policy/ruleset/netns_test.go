@@ -106,8 +106,8 @@ func newLab(t *testing.T, w testWorld) lab {
 	l.node.do(func() {
 		for path, value := range map[string]string{
 			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/default/accept_dad": "0",
-			// Else the kernel leaves out refusals when many are due to one sender.
-			"net/ipv4/icmp_ratelimit": "0", "net/ipv6/icmp/ratelimit": "0",
+			// Else the kernel leaves out refusals when many are due: no limit for unreachable (3 and, in IPv6, 1).
+			"net/ipv4/icmp_ratemask": "0", "net/ipv6/icmp/ratemask": "2",
 		} {
 			if err := os.WriteFile("/proc/sys/"+path, []byte(value), 0); err != nil {
 				t.Error(err)
