@@ -176,7 +176,7 @@ impl PeerHeads {
     /// Takes in a head from any connection; true where the picture changed.
     ///
     /// A higher sequence replaces. The same one may only narrow. A lower one comes from a replica that lags or is
-    /// replayed: it narrows its own connection (see [`narrowed`]) and nothing else, or a rolling change would shut
+    /// replayed: it narrows its own connection (see `narrowed`) and nothing else, or a rolling change would shut
     /// the link until the next one.
     pub fn observe(&mut self, head: &Head) -> bool {
         let updated = match &self.highest {
