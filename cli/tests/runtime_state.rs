@@ -213,10 +213,11 @@ fn a_cut_ordered_while_nothing_runs_is_kept_until_it_is_taken_back() {
     let by_object = StoredCut::by_object("brake", "LinkCut/liaison/brake", 1, "incident");
     folder.save_cut(&by_object).unwrap();
     assert!(folder.cuts().unwrap().contains(&cut));
-    let again = state.write_cut(&link(), "incident 2026-115").unwrap();
-    assert_ne!(cut.cut.id, again.cut.id, "an identifier that was released would not be obeyed again");
-    assert_eq!(state.remove_cut(&link()).unwrap().len(), 2);
+    assert_eq!(state.write_cut(&link(), "incident 2026-115").unwrap(), cut, "one order is enough");
+    assert_eq!(state.remove_cut(&link()).unwrap(), std::slice::from_ref(&cut.cut.id));
     assert_eq!(folder.cuts().unwrap(), vec![by_object], "only the LinkCut's removal takes it back");
+    let again = state.write_cut(&link(), "incident 2026-116").unwrap();
+    assert_ne!(cut.cut.id, again.cut.id, "an identifier that was released would not be obeyed again");
 }
 
 type Read<'a> = &'a dyn Fn() -> Result<(), StateError>;
@@ -275,4 +276,35 @@ fn a_name_cannot_lead_out_of_the_folder() {
     for id in ["", "../x", ".x", "a b", "Command/\0"] {
         folder.remove_cut(id).unwrap_err();
     }
+}
+
+#[test]
+fn what_a_killed_process_left_half_written_is_gone_once_another_holds_the_folder() {
+    let (_temp, state, root) = minted();
+    let unfinished = ["links/default/link/.new-1", "links/default/link/cuts/.new-2", "identities/x/.new-3/root.key"];
+    for file in unfinished.map(|file| state.path().join(file)) {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "a key").unwrap();
+    }
+    let lock = state.lock().unwrap();
+    let left: Vec<_> =
+        picture(state.path()).into_iter().map(|(name, _)| name).filter(|name| name.contains(".new-")).collect();
+    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(state.fingerprints().unwrap()[0].fingerprint, root.fingerprint());
+    drop(lock);
+}
+
+#[test]
+fn a_file_somebody_left_among_the_folders_hides_nothing() {
+    let (_temp, state, _root) = minted();
+    state.write_cut(&link(), "drill").unwrap();
+    for folder in ["links", "links/default", "identities", "identities/default"] {
+        fs::create_dir_all(state.path().join(folder)).unwrap();
+        fs::write(state.path().join(folder).join("notes.txt"), "").unwrap();
+    }
+    assert_eq!(state.links().unwrap(), [link()]);
+    assert_eq!(state.fingerprints().unwrap().len(), 1);
+    // Ordered again, it is the same order.
+    state.write_cut(&link(), "again").unwrap();
+    assert_eq!(state.remove_cut(&link()).unwrap().len(), 1);
 }

@@ -18,7 +18,7 @@ mod shared;
 mod store;
 mod watching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -292,8 +292,10 @@ impl Runtime {
 
 /// Logs what was not said the last time.
 fn say(report: &ReloadReport, said: &ReloadReport) {
-    for problem in report.problems.iter().filter(|problem| !said.problems.contains(problem)) {
-        tracing::error!(problem = one_line(&problem.to_string()), "a file has a problem; what worked goes on");
+    // A folder full of mistakes has thousands of them.
+    let known: BTreeSet<String> = said.problems.iter().map(ToString::to_string).collect();
+    for problem in report.problems.iter().map(ToString::to_string).filter(|problem| !known.contains(problem)) {
+        tracing::error!(problem = one_line(&problem), "a file has a problem; what worked goes on");
     }
     for problem in report.refused.iter().filter(|problem| !said.refused.contains(problem)) {
         tracing::error!(about = problem.about, problem = one_line(&problem.message), "not as declared");

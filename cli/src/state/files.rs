@@ -145,6 +145,24 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Stat
     write(path, &bytes)
 }
 
+/// Removes what a process that was killed left half written, keys among it. Only for who holds the lock; what cannot be
+/// removed stays, it is in nobody's way.
+pub(super) fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, is_folder) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+        let _ = match (unfinished, is_folder) {
+            (true, true) => fs::remove_dir_all(path),
+            (true, false) => fs::remove_file(path),
+            (false, true) => {
+                sweep(&path);
+                Ok(())
+            }
+            (false, false) => Ok(()),
+        };
+    }
+}
+
 /// Names of the folders in a folder; a file that somebody left there counts for nothing.
 pub(super) fn folders(dir: &Path) -> Result<Vec<String>, StateError> {
     let mut names = names(dir)?;

@@ -73,9 +73,11 @@ impl StateDir {
         Ok(Self { path: dir.to_owned() })
     }
 
-    /// Takes the folder for this process.
+    /// Takes the folder for this process, and tidies up after one that was killed.
     pub fn lock(&self) -> Result<Lock, StateError> {
-        Lock::take(&self.path)
+        let lock = Lock::take(&self.path)?;
+        files::sweep(&self.path);
+        Ok(lock)
     }
 
     /// Where it is.
