@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use runtime_support::{PATIENCE, Pair, Side, ended, exchange, link};
+use securelink::runtime::LinkStatus;
 use securelink_crds::conditions::ConditionType;
-use securelink_relay_config::{DataClass, Snapshot};
+use securelink_relay_config::{DataClass, Millis, Snapshot};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -332,6 +333,12 @@ async fn a_renewal_installs_a_new_leaf_and_drops_no_stream() {
         for side in [&pair.a, &pair.b] {
             side.clock.step(SignedDuration::from_hours(24));
             assert_eq!(side.runtime().reload().await.refused, vec![]);
+        }
+        // A stream outlives the leaf it began under while the peer shows a current one.
+        for (side, peer) in [(&pair.a, &pair.b), (&pair.b, &pair.a)] {
+            let end = Millis::from(peer.status().status.certificate.unwrap().not_after.0);
+            let shown = |status: &LinkStatus| status.report.as_ref()?.peer.certificate_not_after;
+            side.until("the new leaf", |status| shown(status) == Some(end)).await;
         }
     }
     assert_ne!(intermediate(), first);
