@@ -49,6 +49,18 @@ async fn a_cut_that_could_not_be_written_down_is_taken_back_by_resume() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_is_taken_back_by_resume_also_where_nothing_can_be_written() {
+    let pair = Pair::new().await;
+    // Reads as no folder yet, and none can be made.
+    std::os::unix::fs::symlink("/nowhere/cuts", pair.a.state().join("links/default/link/cuts")).unwrap();
+    pair.a.runtime().cut(&link(), "incident").await.unwrap_err();
+    pair.a.runtime().reload().await;
+    assert_eq!(pair.a.reason(ConditionType::Agreed), "CutHere");
+    assert_eq!(pair.a.runtime().resume(&link()).await.unwrap().released.len(), 1);
+    pair.until_ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_and_resumes_in_a_storm_leave_the_link_as_the_last_one_says() {
     let pair = Pair::new().await;
     for _ in 0..20 {

@@ -163,13 +163,15 @@ impl Runtime {
     pub async fn resume(&self, link: &LinkRef) -> Result<ResumeDone, RuntimeError> {
         let folder = self.known(link)?;
         let mut world = self.shared.world.lock().await;
-        self.shared.keep_orders(link, &folder);
+        let owed = self.shared.keep_orders(link, &folder);
         // Only what a snapshot has acknowledged can be released by the next one: an order that comes meanwhile holds.
-        let stored = folder.cuts()?;
+        let mut stored = folder.cuts()?;
+        stored.extend(owed.into_iter().filter(|order| !stored.contains(order)).collect::<Vec<_>>());
         self.look(&mut world, false).await;
         let mut done = ResumeDone::default();
         for order in stored.iter().filter(|order| order.is_command()) {
             folder.remove_cut(&order.cut.id)?;
+            self.shared.settle(order);
             done.released.push(order.cut.id.clone());
         }
         done.still_cut_by = store::objects(&stored);

@@ -89,9 +89,14 @@ impl Shared {
         let owed: Vec<_> =
             self.unwritten().iter().filter(|(of, _)| of == link).map(|(_, order)| order.clone()).collect();
         for order in owed.iter().filter(|order| folder.save_cut(order).is_ok()) {
-            self.unwritten().retain(|(_, other)| other != order);
+            self.settle(order);
         }
         owed
+    }
+
+    /// An order is written down, or taken back: nothing is owed any more.
+    pub(crate) fn settle(&self, order: &StoredCut) {
+        self.unwritten().retain(|(_, other)| other != order);
     }
 
     /// Whether the link is cut by command, that is written down, and no stream is left: another order would change nothing.
