@@ -54,7 +54,7 @@ create() {
     local name=$1 image=$2 config
     config=$(mktemp "$STATE/clusters/.kind.XXXXXX")
     kind_config "$image" >"$config"
-    kind create cluster --name "$(kind_name "$name")" --config "$config" --wait 180s ${image:+--image "$image"} --kubeconfig "$STATE/kubeconfig/$name.yaml"
+    kind create cluster --retain --name "$(kind_name "$name")" --config "$config" --wait 180s ${image:+--image "$image"} --kubeconfig "$STATE/kubeconfig/$name.yaml"
     rm -f "$config"
     [ -z "$image" ] || policy_agent "$name"
     fence "$name"
@@ -100,6 +100,7 @@ Description=NetworkPolicy agent of the lab
 After=network.target
 StartLimitIntervalSec=0
 [Service]
+Type=notify
 ExecStart=/usr/local/bin/lab-policy --kubeconfig=/etc/kubernetes/admin.conf --node=$(node_of "$name")
 Restart=always
 RestartSec=1
@@ -125,7 +126,7 @@ probe() {
     part probe "$(key "$(recipe "$HERE"/probe/*.go "$HERE"/probe/go.mod)")" "the test program lab-probe" build_probe
     cp "$HERE/probe/Dockerfile" "$PART/bin/"
     step "build the image lab-probe" docker build -q -t lab-probe:1 "$PART/bin"
-    load_images lab-probe:1
+    [ -z "$(every_cluster)" ] || load_images lab-probe:1
     echo lab-probe:1
 }
 build_probe() { GOOS=linux go_build "$1" "$HERE/probe" lab-probe; }

@@ -49,13 +49,15 @@ build_engine() {
     local package
     for package in "$1"/archives/*.deb; do dpkg-deb -x "$package" "$1/root"; done
     rm -rf "$1/archives"
+    # A package's own script would make these links; without them Docker's DNS does not answer in containers.
+    for package in iptables ip6tables; do ln -s ../root/usr/sbin/xtables-nft-multi "$1/bin/$package"; done
     if lacks_sys_resource; then
         go_build "$1" "$HERE/node/runc" lab-runc "-X main.runc=$CACHE/parts/engine-$(engine_key)/root/usr/sbin/runc"
     fi
 }
 
 engine_key() {
-    key "$(recipe "$HERE/lib/engine.sh" "$HERE/node/runc/main.go")" "$SUITE" "$CACHE" \
+    key "$(declare -f build_engine)" "$ENGINE_PACKAGES" "$(recipe "$HERE/node/runc/main.go")" "$SUITE" "$CACHE" \
         "$(lacks_sys_resource && echo wrapper)"
 }
 

@@ -31,8 +31,9 @@ node_image() {
 }
 
 node_key() {
-    key "$KUBERNETES" "$KIND" "$COREDNS" "$SUITE" "$(lacks_sys_resource && echo wrapper)" \
-        "$(recipe "$HERE"/lib/nodeimage.sh "$HERE"/node/*/*.go "$HERE"/node/*/go.mod)"
+    key "$KUBERNETES" "$KIND" "$SUITE" "$(lacks_sys_resource && echo wrapper)" \
+        "$(declare -f assemble kind_files own_files kube_images small_image with_libraries build_base build_kubernetes)" \
+        "$NODE_PACKAGES" "$(recipe "$HERE"/node/*/*)"
 }
 
 make_node_image() {
@@ -40,17 +41,22 @@ make_node_image() {
     need_go
     have debootstrap || engine_part
     [ ! -d "$CACHE/parts/engine-$(engine_key)" ] || use_engine_part "$CACHE/parts/engine-$(engine_key)"
-    part base "$(key "$SUITE" "$NODE_PACKAGES")" "the node's Debian, about 2 minutes" build_base
-    BASE=$PART
-    part kubernetes "$(key "$(recipe "$HERE"/node/multicall/*)")" "the node's programs, about 6 minutes on 2 cores" build_kubernetes
+    # The base waits for disk and network while the programs use the processors.
+    base_part &
+    local base=$!
+    part kubernetes "$(key "$(recipe "$HERE"/node/multicall/*)")" "the node's programs, the longest part" build_kubernetes
     PROGRAMS=$PART
-    part coredns "$(key "$COREDNS")" "CoreDNS, about 2 minutes on 2 cores" build_coredns
+    part coredns "$(key "$(recipe "$HERE"/node/coredns/*)")" "CoreDNS" build_coredns
     DNS=$PART
+    wait $base
+    base_part
+    BASE=$PART
     part small "$(key "$(recipe "$HERE"/node/runc/* "$HERE"/node/pause/*)")" "the runc wrapper and the pause program" build_small
     SMALL=$PART
     step "assemble the node image" assemble "$1"
 }
 
+base_part() { part base "$(key "$SUITE" "$NODE_PACKAGES")" "the node's Debian" build_base; }
 build_base() {
     nice debootstrap --variant=minbase --include="$NODE_PACKAGES" "$SUITE" "$1/root" ${SECURELINK_LAB_MIRROR:+"$SECURELINK_LAB_MIRROR"}
     rm -rf "$1"/root/var/cache/apt/archives/*.deb "$1"/root/var/lib/apt/lists/*
@@ -67,7 +73,7 @@ build_kubernetes() {
     done
 }
 
-build_coredns() { go_install "$1" "github.com/coredns/coredns@v$COREDNS"; }
+build_coredns() { go_build "$1" "$HERE/node/coredns" coredns; }
 
 build_small() {
     go_build "$1" "$HERE/node/runc" runc
@@ -86,7 +92,7 @@ assemble() {
     kind_files "$work/root" "$files"
     own_files "$work/root"
     tar -C "$work/root" --numeric-owner -c . |
-        docker import --change 'ENV container=docker' --change 'STOPSIGNAL SIGRTMIN+3' - securelink-lab/node:base >/dev/null
+        docker import --change 'ENV container=docker' - securelink-lab/node:base >/dev/null
     kube_images "$work"
     local build=securelink-lab-build
     docker rm -f -v $build >/dev/null 2>&1 || true
@@ -134,6 +140,8 @@ own_files() {
         sed -i 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' "$root/etc/containerd/config.toml"
         printf '[Service]\nLimitNPROC=\nLimitCORE=\nLimitNOFILE=\nOOMScoreAdjust=0\n' >"$root/etc/systemd/system/containerd.service.d/10-lab.conf"
     fi
+    # A machine whose own engine forwards nothing hands that on to the node.
+    echo 'net.ipv4.ip_forward=1' >"$root/etc/sysctl.d/20-lab.conf"
     # ptp, not bridge: only routed traffic between pods passes the forward hook, where policies are enforced.
     cat >"$root/etc/cni/net.d/10-lab.conflist" <<'CNI'
 {"cniVersion": "0.4.0", "name": "lab", "plugins": [

@@ -2,7 +2,6 @@
 # The versions of everything the lab makes. Changing one rebuilds the parts that use it and no others.
 KUBERNETES=1.36.2   # also in node/multicall/go.mod
 KIND=0.33.0
-COREDNS=1.14.2
 HELM3=3.21.4
 HELM4=4.2.4
 KWOK=0.8.0

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,8 +23,6 @@ import (
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
-
-	genericapiserver "k8s.io/apiserver/pkg/server"
 )
 
 var programs = map[string]func() int{
@@ -35,7 +34,7 @@ var programs = map[string]func() int{
 		return 0
 	},
 	"kubectl":                 func() int { return cli.Run(kubectl.NewDefaultKubectlCommand()) },
-	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(genericapiserver.SetupSignalContext())) },
+	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
 	"kube-apiserver":          command(apiserver.NewAPIServerCommand),
 	"kube-controller-manager": command(controllers.NewControllerManagerCommand),
 	"kube-proxy":              command(proxy.NewProxyCommand),
