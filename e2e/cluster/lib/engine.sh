@@ -222,6 +222,6 @@ leftovers_own() {
             echo "veth ${each##*/}"
         fi
     done
-    if have nft; then nft list tables 2>/dev/null | grep -E ' (lab_|docker|DOCKER)' | sed 's/^/nft /'; fi
+    if have nft; then nft list tables 2>/dev/null | grep ' lab_' | sed 's/^/nft /'; fi
     if [ -d "$RUN" ]; then echo "folder $RUN"; fi
 }

@@ -38,3 +38,23 @@ until_true() {
         sleep 0.2
     done
 }
+
+# descendants PID: but for the engine, which outlives the command that started it.
+descendants() {
+    local child engine
+    engine=$(cut -d' ' -f1 "$STATE/engine/pid" 2>/dev/null || true)
+    for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
+        [ "$child" != "$engine" ] || continue
+        descendants "$child"
+        echo "$child"
+    done
+}
+
+# What runs in the background ignores an interrupt, so an interrupted command ends it itself.
+interrupted() {
+    trap '' INT TERM
+    say "interrupted; the next 'lab up' goes on from here, 'lab down' cleans up"
+    # shellcheck disable=SC2046 # a list of pids
+    kill $(descendants $$) 2>/dev/null || true
+    exit 130
+}

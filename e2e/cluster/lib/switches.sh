@@ -49,6 +49,10 @@ throttle() {
         tc filter add dev eth0 parent 1: protocol ip prio $((0x$class)) u32 match ip dst $to/32 flowid 1:$class"
 }
 
+check_rate() {
+    [[ $1 =~ ^[0-9]+([kmg]?bit|[kmg]?bps)$ ]] || die "'$1' is no rate; write it as tc does: 64kbit, 1mbit"
+}
+
 heal() {
     local name
     for name in $(every_cluster); do
