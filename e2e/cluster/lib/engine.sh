@@ -17,6 +17,7 @@ engine_answers() { timeout 10 docker version --format '{{.Server.Version}}' >/de
 
 lacks_sys_resource() {
     local bounding
+    [ -r /proc/self/status ] || return 1
     bounding=$(sed -n 's/^CapBnd:\t//p' /proc/self/status)
     [ $(((0x$bounding >> 24) & 1)) -eq 0 ]
 }
@@ -210,6 +211,7 @@ engine_kill() {
 # leftovers_own: what our own engine has left outside its folders, a line each; nothing when it is down.
 leftovers_own() {
     local each
+    [ -r /proc/self/mounts ] || return 0
     for each in $(cgroup_processes); do
         printf 'process %s %s\n' "$each" "$(tr '\0' ' ' <"/proc/$each/cmdline" 2>/dev/null | cut -c1-80)"
     done

@@ -3,7 +3,7 @@
 
 say()  { printf 'lab: %s\n' "$*" >&2; }
 die()  { say "$*"; exit 1; }
-have() { command -v "$1" >/dev/null 2>&1; }
+have() { type -P "$1" >/dev/null; }
 
 # step WHAT COMMAND…: runs COMMAND in the background with its output in a log, and shows that it is alive.
 # Call it plainly when COMMAND is a function: after `||` or in an `if`, bash ignores -e inside COMMAND.
@@ -43,6 +43,7 @@ until_true() {
 descendants() {
     local child engine
     engine=$(cut -d' ' -f1 "$STATE/engine/pid" 2>/dev/null || true)
+    # shellcheck disable=SC2013 # words are what it holds
     for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
         [ "$child" != "$engine" ] || continue
         descendants "$child"

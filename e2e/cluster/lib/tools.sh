@@ -13,8 +13,8 @@ tools() {
             helm4)       go_tool helm4 helm "helm.sh/helm/v4/cmd/helm@v$HELM4" ;;
             kwok)        go_tool kwok kwok "sigs.k8s.io/kwok/cmd/kwok@v$KWOK" ;;
             kubeconform) go_tool kubeconform kubeconform "github.com/yannh/kubeconform/cmd/kubeconform@v$KUBECONFORM" ;;
-            promtool)    promtool ;;
-            chromium)    chromium ;;
+            promtool)    debian_promtool ;;
+            chromium)    debian_chromium ;;
             *)           die "there is no tool '$name'; tools: $TOOLS, all" ;;
         esac
         say "tool $name: $CACHE/bin/$name"
@@ -32,7 +32,7 @@ go_tool() {
 build_tool() { go_install "$1" "$MODULE"; }
 
 # Debian's prometheus would start a service when installed, so it is unpacked only.
-promtool() {
+debian_promtool() {
     part promtool "$(key "$SUITE")" "promtool of Debian's prometheus" build_promtool
     ln -sfn "$PART/root/usr/bin/promtool" "$CACHE/bin/promtool"
 }
@@ -42,11 +42,13 @@ build_promtool() {
     (cd "$1" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb root && rm prometheus_*.deb)
 }
 
-chromium() {
+debian_chromium() {
+    # Not the link that this makes.
+    PATH=${PATH//$CACHE\/bin:/}
     if ! have chromium; then
         [ "$(id -u)" = 0 ] || die "chromium is not installed; install it, or run this as root"
         step "install chromium" install_chromium
     fi
-    ln -sfn "$(command -v chromium)" "$CACHE/bin/chromium"
+    ln -sfn "$(type -P chromium)" "$CACHE/bin/chromium"
 }
 install_chromium() { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
