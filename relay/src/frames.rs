@@ -15,6 +15,9 @@ const CHUNK_MIN: usize = 16 * 1024;
 /// Largest: a whole DATA frame with its header, exactly 16 records (relay, "The wire").
 const CHUNK_MAX: usize = Header::LEN + MAX_DATA_PAYLOAD;
 
+/// A peer that leaves so much of ours untaken is not read: it could make us queue answers without end.
+const BACKLOG: usize = CHUNK_MAX;
+
 /// Why a connection cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
@@ -211,7 +214,7 @@ impl Frames {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }
-        if self.incoming.len() == self.window {
+        while self.window <= self.incoming.len() {
             // A message that is longer; its length was judged by its header.
             self.window *= 2;
         }
@@ -283,17 +286,18 @@ impl Frames {
         Ok(poll_fn(|cx| self.poll_send(cx)).await?)
     }
 
-    /// The next frame, while what waits is sent. What a peer does not take does not keep us from reading.
+    /// The next frame, while what waits is sent. What a peer does not take keeps us from reading only where it is much.
     pub(crate) async fn receive(&mut self) -> Result<Received, Fault> {
         poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            match self.poll_send(cx) {
                 // The peer's last words may still be there to be read, and say why.
-                return match self.poll_receive(cx) {
+                Poll::Ready(Err(error)) => match self.poll_receive(cx) {
                     Poll::Ready(received @ Ok(_)) => Poll::Ready(received),
                     _ => Poll::Ready(Err(error.into())),
-                };
+                },
+                Poll::Pending if self.outgoing.len() > BACKLOG => Poll::Pending,
+                _ => self.poll_receive(cx),
             }
-            self.poll_receive(cx)
         })
         .await
     }
