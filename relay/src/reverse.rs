@@ -192,11 +192,15 @@ pub(crate) async fn take(link: &Arc<Link>) -> Result<Connection, Failure> {
     let waiting = Waiting::new(&link.reverse);
     let taking = async {
         loop {
+            let arrived = link.reverse.arrived.notified();
+            tokio::pin!(arrived);
+            // Before looking: two may arrive between a look and a wait, and only one of them would be remembered.
+            arrived.as_mut().enable();
             if let Some(connection) = link.pool.take().await {
                 return connection;
             }
             link.reverse.short(waiting.0.load(Ordering::Acquire));
-            link.reverse.arrived.notified().await;
+            arrived.await;
         }
     };
     timeout(ARRIVAL_TIMEOUT, taking).await.map_err(|_| Failure::NoneParked)
