@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use securelink_pki::lifetimes::Validity;
 use securelink_relay_config::{
-    AgreedReport, CertificateReport, Disagreement, EntryReport, FORMAT, Head, LinkReport, ListenerReport, Millis,
-    PeerReport, SideReport, StreamReport, judge_service,
+    AgreedReport, CertificateReport, Contact, Disagreement, EntryReport, FORMAT, Head, LinkReport, ListenerReport,
+    Millis, PeerReport, SideReport, StreamReport, judge_service,
 };
 
 use crate::connection::Facts;
@@ -76,11 +76,17 @@ fn peer(link: &Link) -> PeerReport {
         pin_used: newest.map(|facts| facts.peer.pin.to_string()),
         root: newest.map(|facts| facts.peer.root.to_string()),
         pinned_us_by: newest.and_then(|facts| facts.pinned_us_by).map(|pin| pin.to_string()),
-        contacts: peer.current().map(|declaration| declaration.contacts.clone()).unwrap_or_default(),
+        contacts: peer.current().map(|declaration| contacts(&declaration.contacts)).unwrap_or_default(),
         last_error: peer.last_error.clone().or_else(|| unheard.then(|| peer.last_refused.clone()).flatten()),
         last_refused: peer.last_refused.clone(),
         refused: peer.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
     }
+}
+
+/// The peer's people, as many and as long as a `SecureLink` may name (contracts 8), escaped.
+fn contacts(said: &[Contact]) -> Vec<Contact> {
+    let plain = |text: &str| text.escape_debug().take(256).collect();
+    said.iter().take(8).map(|said| Contact { name: plain(&said.name), email: plain(&said.email) }).collect()
 }
 
 fn side(head: &Head) -> SideReport {
