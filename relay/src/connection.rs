@@ -11,12 +11,15 @@ use securelink_relay_config::{Head, Peer, Snapshot};
 
 use crate::failure::Failure;
 use crate::frames::{Fault, Frames};
+use crate::judge::Direction;
 use crate::link::Link;
+use crate::places::Place;
+use crate::stream::Counted;
 use crate::view::{Tls, View};
 use crate::wire::{Bye, Code, Message, ReplicaId, Role, Side};
 
-/// Time a peer has to take our last words.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Time a peer has to take our last words: a stream counts until then, and a cut waits for it (promise P4: a second).
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What others may know of a connection while its task owns the frames.
 pub(crate) struct Facts {
@@ -57,14 +60,47 @@ pub(crate) struct Connection {
     /// The head we last sent on it.
     told: Head,
     link: Arc<Link>,
+    /// The stream it carries. Behind the frames: the socket is closed before the stream counts as ended.
+    carried: Option<Counted>,
+    /// An accepted one's place among those without a stream.
+    place: Option<Place>,
 }
 
 impl Connection {
-    /// Lists it on its link; `told` is the head our HELLO carried.
-    pub(crate) fn new(link: &Arc<Link>, frames: Frames, proved: Proved, told: Head) -> Option<Self> {
+    /// Lists it on its link; `told` is the head our HELLO carried, `place` an accepted one's.
+    pub(crate) fn new(
+        link: &Arc<Link>,
+        frames: Frames,
+        proved: Proved,
+        told: Head,
+        place: Option<Place>,
+    ) -> Option<Self> {
         let facts = Arc::new(Facts::new(link, proved, &frames)?);
         link.admit(&facts);
-        Some(Self { frames, facts, told, link: Arc::clone(link) })
+        Some(Self { frames, facts, told, link: Arc::clone(link), carried: None, place })
+    }
+
+    /// It carries a stream from now on, until it is unloaded or gone. `service` is a name of our own configuration.
+    pub(crate) fn carry(&mut self, direction: Direction, service: &Arc<str>) {
+        self.carried = Some(Counted::new(&self.link, &self.facts, direction, service));
+        self.place = None;
+    }
+
+    /// The same for a reserved service, which is nobody's stream and keeps the connection's place.
+    pub(crate) fn carry_reserved(&mut self, direction: Direction, service: &str) {
+        self.carried = Some(Counted::reserved(&self.link, &self.facts, direction, service));
+    }
+
+    /// It carries no stream any more. False where the peer has too many such connections here.
+    pub(crate) fn unload(&mut self) -> bool {
+        self.carried = None;
+        if self.facts.side == Side::Dialer {
+            return true;
+        }
+        if self.place.is_none() {
+            self.place = self.link.places.take(self.facts.role);
+        }
+        self.place.is_some()
     }
 
     /// Queues our head if it is another than the one last sent; true where it was.
@@ -96,9 +132,13 @@ impl Connection {
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 
-    /// Tells a peer that broke the protocol so.
+    /// Tells a peer that broke the protocol so, and counts it.
     pub(crate) async fn end(&mut self, failure: &Failure) {
         if let Failure::Fault(Fault::Wire(_) | Fault::Violation(_)) = failure {
+            // Our own control connection is an attempt, which its supervisor counts.
+            if self.facts.side == Side::Acceptor || self.facts.role != Role::Control {
+                self.link.refused(failure);
+            }
             self.bye(Code::Protocol, &failure.to_string()).await;
         }
     }

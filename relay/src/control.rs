@@ -36,9 +36,10 @@ pub(crate) async fn supervise(link: Arc<Link>) {
             continue;
         }
         let start = Instant::now();
-        let failure = match connect(&link, Role::Control).await {
-            Ok(connection) => drive(&link, connection).await,
-            Err(failure) => failure,
+        let failure = match link.unless_stopped(connect(&link, Role::Control)).await {
+            Some(Ok(connection)) => drive(&link, connection).await,
+            Some(Err(failure)) => failure,
+            None => return,
         };
         if link.stop.is_cancelled() {
             return;
@@ -92,13 +93,18 @@ async fn changed(link: &Link, before: &View) {
 /// Drives one control connection, dialed or accepted, until it ends.
 pub(crate) async fn drive(link: &Arc<Link>, mut connection: Connection) -> Failure {
     let facts = Arc::clone(&connection.facts);
-    tracing::info!(
-        link = %link.name, peer = %facts.peer.trust_domain, replica = %facts.replica,
-        side = ?facts.side, group = facts.tls_group, "control connection up"
-    );
+    let aloud = link.may_say();
+    if aloud {
+        tracing::info!(
+            link = %link.name, peer = %facts.peer.trust_domain, replica = %facts.replica,
+            side = ?facts.side, group = facts.tls_group, "control connection up"
+        );
+    }
     let failure = talk(link, &mut connection).await;
     connection.end(&failure).await;
-    tracing::info!(link = %link.name, peer = %facts.peer.trust_domain, replica = %facts.replica, %failure, "control connection down");
+    if aloud {
+        tracing::info!(link = %link.name, peer = %facts.peer.trust_domain, replica = %facts.replica, %failure, "control connection down");
+    }
     failure
 }
 
@@ -199,7 +205,9 @@ impl Talk {
             }
             Message::Head(head) => link.heard_head(&connection.facts, &head),
             Message::Declare(bytes) => {
-                if let Err(error) = link.heard_declaration(&bytes) {
+                if let Err(error) = link.heard_declaration(&bytes)
+                    && link.may_say()
+                {
                     tracing::warn!(link = %link.name, %error, "the peer's declaration is not used");
                 }
             }

@@ -62,6 +62,9 @@ pub(crate) enum Failure {
         "we cannot dial the peer, and it keeps no connection at rest for us to use; its relay may be down, or of a version without reverse connections"
     )]
     NoneParked,
+    /// All places are taken.
+    #[error("the peer keeps more connections without a stream here than a relay has places for; its relay is broken")]
+    TooMany,
     /// We have no way to the peer.
     #[error("no endpoint of the peer is known and it has not dialed us; add peer.endpoints or wait for the peer")]
     NoEndpoint,
@@ -110,6 +113,7 @@ impl Failure {
             Self::Fault(Fault::Io(_) | Fault::Ended) => "ConnectionLost",
             Self::Fault(_) => "ProtocolError",
             Self::TrustChanged => "TrustChanged",
+            Self::TooMany => "TooManyConnections",
             Self::NoneParked => "NoneParked",
             Self::NoEndpoint => "NeverConnected",
         }

@@ -123,10 +123,16 @@ async fn exchange(
     if heard.trust_domain != proved.peer.trust_domain {
         return Err(Failure::HelloIdentity);
     }
+    let place = if role.is_some() { None } else { link.places.take(heard.role) };
     if role.is_none() {
+        if place.is_none() {
+            let bye = Bye { code: Code::Overloaded, text: "too many connections without a stream".to_owned() };
+            frames.send(&Message::Bye(bye)).await.map_err(Failure::of_first_frames)?;
+            return Err(Failure::TooMany);
+        }
         frames.send(&Message::Hello(hello(link, view, &proved, heard.role))).await.map_err(Failure::of_first_frames)?;
     }
-    Connection::new(link, frames, proved, told).ok_or(Failure::Fault(Fault::Ended))
+    Connection::new(link, frames, proved, told, place).ok_or(Failure::Fault(Fault::Ended))
 }
 
 /// Tells a peer that broke the protocol, or speaks another version of it, so before it is left.

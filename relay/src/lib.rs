@@ -20,6 +20,7 @@ mod listeners;
 mod metrics;
 mod open;
 mod peer;
+mod places;
 mod pool;
 mod records;
 mod relay;

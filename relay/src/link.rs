@@ -14,14 +14,16 @@ use arc_swap::ArcSwap;
 use securelink_pki::PeerTrust;
 use securelink_pki::tls::Clock;
 use securelink_relay_config::{CutBook, ErrorReport, Latch, LinkRef, Millis, ProbeReport};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Facts;
-use crate::limits::Buckets;
+use crate::limits::{Bucket, Buckets};
 use crate::metrics::LinkMetrics;
 use crate::peer::PeerState;
+use crate::places::Places;
 use crate::pool::Pool;
 use crate::relay::Store;
 use crate::reverse::Reverse;
@@ -31,6 +33,12 @@ use crate::wire::ReplicaId;
 
 /// Dials for streams in flight on a link.
 const DIALS: usize = 64;
+/// Rounds of judgments a second that the peer can cause: each looks at every stream. More are one, a twentieth of a second
+/// later; far below the second that promises P3 and P4 give.
+const ROUNDS_PER_SECOND: u32 = 20;
+/// Lines a second that the peer, and as many that strangers can put into the log at its usual level. The rest is counted
+/// only.
+const LINES_PER_SECOND: u32 = 10;
 
 /// See the module.
 pub(crate) struct Link {
@@ -42,6 +50,12 @@ pub(crate) struct Link {
     generation: watch::Sender<u64>,
     /// Raised by everything people care about.
     pub(crate) changes: watch::Sender<u64>,
+    /// What the peer may still cause at once, and whether a round is due later.
+    rounds: Bucket,
+    unsettled: Notify,
+    lines: Bucket,
+    /// Apart, so that who is nobody silences nothing of the peer's.
+    strangers_lines: Bucket,
     peer: Mutex<PeerState>,
     latch: Mutex<Latch>,
     verdicts: Mutex<Verdicts>,
@@ -50,6 +64,8 @@ pub(crate) struct Link {
     /// Control connections among them.
     controls: AtomicUsize,
     pub(crate) streams: Arc<Streams>,
+    /// Streams of reserved services: ended and waited for like the others, not counted as anybody's.
+    pub(crate) reserved: Arc<Streams>,
     pub(crate) opened: AtomicU64,
     pub(crate) buckets: Buckets,
     pub(crate) pool: Pool,
@@ -59,6 +75,7 @@ pub(crate) struct Link {
     pub(crate) preferred: AtomicUsize,
     /// A permit for each dial for a stream.
     pub(crate) dials: Semaphore,
+    pub(crate) places: Places,
     /// A permit for each handshake a caller may be in.
     pub(crate) handshakes: Arc<Semaphore>,
     /// The last heartbeat's, in microseconds.
@@ -114,6 +131,10 @@ impl Link {
             writing: Mutex::new(Written { credentials: parts.credentials, book: parts.book, rejected: None }),
             generation: watch::Sender::new(0),
             changes: watch::Sender::new(0),
+            rounds: Bucket::default(),
+            unsettled: Notify::new(),
+            lines: Bucket::default(),
+            strangers_lines: Bucket::default(),
             peer: Mutex::default(),
             latch: Mutex::new(parts.latch),
             verdicts: Mutex::new(Verdicts { trust, known: HashMap::new() }),
@@ -121,6 +142,7 @@ impl Link {
             next_connection: AtomicU64::new(1),
             controls: AtomicUsize::new(0),
             streams: Arc::default(),
+            reserved: Arc::default(),
             opened: AtomicU64::new(0),
             buckets: Buckets::default(),
             pool: Pool::default(),
@@ -128,6 +150,7 @@ impl Link {
             probe: Mutex::default(),
             preferred: AtomicUsize::new(0),
             dials: Semaphore::new(DIALS),
+            places: Places::default(),
             handshakes: crate::listeners::handshakes(),
             rtt: AtomicU64::new(0),
             store: parts.store,
@@ -180,6 +203,46 @@ impl Link {
     pub(crate) fn bump(&self) {
         self.generation.send_modify(|generation| *generation += 1);
         self.changed();
+    }
+
+    /// The same for what the peer causes: at once, unless it does so again and again.
+    pub(crate) fn bump_soon(&self) {
+        if self.rounds.admit(ROUNDS_PER_SECOND, Instant::now()) {
+            self.bump();
+        } else {
+            self.unsettled.notify_one();
+        }
+    }
+
+    /// Makes up for what [`Link::bump_soon`] put off, until the relay stops.
+    pub(crate) async fn settle(self: Arc<Self>) {
+        let settling = async {
+            loop {
+                self.unsettled.notified().await;
+                sleep(Duration::from_secs(1) / ROUNDS_PER_SECOND).await;
+                self.bump();
+            }
+        };
+        self.unless_stopped(settling).await;
+    }
+
+    /// Whether a line that the peer causes may be said aloud.
+    pub(crate) fn may_say(&self) -> bool {
+        self.lines.admit(LINES_PER_SECOND, Instant::now())
+    }
+
+    /// Whether a line that anybody can cause may be said aloud.
+    pub(crate) fn may_say_of_strangers(&self) -> bool {
+        self.strangers_lines.admit(LINES_PER_SECOND, Instant::now())
+    }
+
+    /// What `future` brings, unless the relay stops before.
+    pub(crate) async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            done = future => Some(done),
+        }
     }
 
     /// Tells those who report.

@@ -207,7 +207,9 @@ fn accept_peer(link: &Arc<Link>, socket: TcpStream, permit: Permit) {
             Ok(connection) if connection.facts.role == Role::Reverse => Pool::put(&owner, connection),
             Ok(connection) => serve(owner, connection, None).await,
             Err(failure) => {
-                tracing::info!(link = %owner.name, reason = failure.reason(), %failure, "a caller was refused");
+                if owner.may_say_of_strangers() {
+                    tracing::info!(link = %owner.name, reason = failure.reason(), %failure, "a caller was refused");
+                }
                 owner.refused(&failure);
             }
         }

@@ -11,12 +11,12 @@ use crate::dial::{abort_on_close, finish_on_close, tune};
 use crate::early::Early;
 use crate::failure::Failure;
 use crate::handshake::connect;
-use crate::judge::Direction;
+use crate::judge::{Direction, Judgment};
 use crate::link::Link;
 use crate::pool::Pool;
 use crate::reserved::random;
 use crate::reverse;
-use crate::stream::{Counted, conclude};
+use crate::stream::conclude;
 use crate::view::View;
 use crate::wire::{Code, Message, Open, Role, StreamId};
 
@@ -41,7 +41,7 @@ pub(crate) async fn acquire(link: &Arc<Link>) -> Result<Connection, Failure> {
 }
 
 /// Carries one client's connection to an import. Every end that is no clean one is a reset for the client.
-pub(crate) async fn serve_client(link: Arc<Link>, import: Import, client: TcpStream) {
+pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: TcpStream) {
     tune(&client);
     abort_on_close(&client);
     let service: Arc<str> = Arc::from(import.name.as_str());
@@ -51,32 +51,40 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, client: TcpStr
     }
     let mut early = Early::default();
     for _ in 0..ATTEMPTS {
-        let connection = match acquire(&link).await {
-            Ok(connection) => connection,
-            Err(failure) => {
+        let connection = match link.unless_stopped(acquire(&link)).await {
+            Some(Ok(connection)) => connection,
+            None => break,
+            Some(Err(failure)) => {
                 tracing::debug!(link = %link.name, import = %service, %failure, "a client found no way to the peer");
                 link.failed(&failure);
                 link.metrics.ended(Direction::Outgoing, "unreachable");
                 break;
             }
         };
-        match attempt(&link, connection, (&import, &service), &client, early).await {
-            Some(again) => early = again,
+        match attempt(&link, connection, (&import, &service), client, early).await {
+            Some(again) => (client, early) = again,
             None => return,
         }
     }
 }
 
-/// One try. Where another may follow, because the peer refused or nothing of the client's was sent (contracts 1), what
-/// is to be sent first then.
+/// One try. Where another may follow, because the peer refused or nothing of the client's was sent (contracts 1), the
+/// client and what is to be sent first then.
 async fn attempt(
     link: &Arc<Link>,
     mut connection: Connection,
     (import, service): (&Import, &Arc<str>),
-    client: &TcpStream,
+    client: TcpStream,
     early: Early,
-) -> Option<Early> {
-    let counted = Counted::new(link, &connection, Direction::Outgoing, service);
+) -> Option<(TcpStream, Early)> {
+    connection.carry(Direction::Outgoing, service);
+    if let Judgment::Deny(denial) = link.judge(&connection.facts, Direction::Outgoing, service) {
+        tracing::debug!(link = %link.name, import = %service, code = %denial.code, text = denial.text, "a client was turned away");
+        link.metrics.ended(Direction::Outgoing, "denied");
+        drop(client);
+        Pool::put(link, connection);
+        return None;
+    }
     let open = Open {
         stream: StreamId(random()),
         service: import.name.clone(),
@@ -85,11 +93,11 @@ async fn attempt(
         deadline_ms: None,
     };
     if connection.frames.queue(&Message::Open(open)).is_err() {
-        return Some(early);
+        return Some((client, early));
     }
     let unchanged = |view: &View| view.import(&import.name).is_some_and(|now| now.listen == import.listen);
     let of = (Direction::Outgoing, Arc::clone(service));
-    let mut copy = Copy::new(link, &connection, client, of, &unchanged);
+    let mut copy = Copy::new(link, &connection, &client, of, &unchanged);
     copy.early = early;
     let end = copy.run(&mut connection).await;
     let again = match &end {
@@ -97,16 +105,18 @@ async fn attempt(
         End::Rejected(reject) => reject.code == Code::Draining,
         _ => false,
     };
-    let early = again.then(|| std::mem::take(&mut copy.early).again());
+    let early = std::mem::take(&mut copy.early).again();
     if matches!(end, End::Finished) {
-        finish_on_close(client);
+        finish_on_close(&client);
     }
     tracing::debug!(link = %link.name, import = %service, %end, again, "stream ended");
     link.metrics.ended(Direction::Outgoing, end.outcome());
-    let reusable = conclude(link, &mut connection, &end).await;
-    drop(counted);
-    if reusable && !connection.frames.session.heard_bye() {
-        Pool::put(link, connection);
+    // Closed before the stream counts as ended.
+    let client = again.then_some(client);
+    match conclude(link, &mut connection, (Direction::Outgoing, service), end).await {
+        Ok(()) if !connection.frames.session.heard_bye() => Pool::put(link, connection),
+        Ok(()) => {}
+        Err(failure) => connection.end(&failure).await,
     }
-    early
+    Some((client?, early))
 }

@@ -10,6 +10,9 @@ use crate::connection::Connection;
 use crate::link::Link;
 use crate::wire::{Code, Message, Ping, Side};
 
+/// Connections at rest at the most: as many as a peer parks ([`crate::reverse`]). More are dialed anew when they are
+/// needed, a millisecond each, and the peer has places for four such replicas ([`crate::places`]).
+pub(crate) const RESTING: usize = 256;
 /// How long a connection rests before the dialer closes it (relay, "Direction, replicas, death").
 const IDLE_TTL: Duration = Duration::from_mins(10);
 /// After so long at rest a network may have forgotten the flow: ask before use (relay, the same place).
@@ -42,13 +45,21 @@ impl Pool {
         }
     }
 
-    /// Puts a connection to rest.
-    pub(crate) fn put(link: &Arc<Link>, connection: Connection) {
+    /// Puts a connection to rest, or ends it where enough are.
+    pub(crate) fn put(link: &Arc<Link>, mut connection: Connection) {
         let (parked, asked) = oneshot::channel();
-        {
+        let kept = connection.unload() && {
             let mut all = link.pool.parked();
             all.retain(|other| !other.is_closed());
-            all.push(parked);
+            let room = all.len() < RESTING || connection.facts.side == Side::Acceptor;
+            if room {
+                all.push(parked);
+            }
+            room
+        };
+        if !kept {
+            link.tasks.spawn(async move { connection.bye(Code::Draining, "enough connections are at rest").await });
+            return;
         }
         link.reverse.arrived();
         link.tasks.spawn(rest(Arc::clone(link), connection, asked));
@@ -83,7 +94,8 @@ async fn rest(link: Arc<Link>, mut connection: Connection, mut asked: oneshot::R
             _ = generation.changed() => {}
             message = connection.frames.message() => match message {
                 Ok(Message::Head(head)) => link.heard_head(&connection.facts, &head),
-                Ok(_) | Err(_) => return,
+                Ok(_) => return,
+                Err(fault) => return connection.end(&fault.into()).await,
             },
             // Only who dialed closes what is idle (contracts 1).
             () = sleep_until(since + IDLE_TTL), if connection.facts.side == Side::Dialer => {

@@ -7,14 +7,16 @@ use securelink_pki::key::{KeyError, sign_with_leaf, verify_leaf_signature};
 use securelink_relay_config::{Digest, GreetReply};
 use tokio::time::{Instant, timeout};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Facts};
+use crate::dial::abort_on_close;
 use crate::failure::Failure;
 use crate::frames::{Fault, Received};
+use crate::judge::Direction;
 use crate::link::{Link, locked};
 use crate::open::acquire;
 use crate::pool::Pool;
 use crate::report::hexadecimal;
-use crate::stream::{answer_idle, say_idle};
+use crate::stream::{answer_idle, reset_now, say_idle};
 use crate::wire::{Code, GREET, MAX_GREETING, Message, Open, PROBE, Reject, Rst, StreamId};
 
 /// Time for the whole exchange.
@@ -124,21 +126,43 @@ async fn gather(connection: &mut Connection, link: &Link) -> Result<Vec<u8>, Gat
 }
 
 /// One exchange on a connection of its own choosing, which goes back to rest.
-async fn exchange(
-    link: &Arc<Link>,
-    service: &str,
-    text: &[u8],
-) -> Result<(Vec<u8>, Arc<crate::connection::Facts>, Duration), GreetError> {
+async fn exchange(link: &Arc<Link>, service: &str, text: &[u8]) -> Result<(Vec<u8>, Arc<Facts>, Duration), GreetError> {
     let unreachable = |failure: Failure| GreetError::Unreachable(failure.to_string());
     let mut connection = acquire(link).await.map_err(unreachable)?;
-    let start = Instant::now();
-    let answer = timeout(TIMEOUT, ask(&mut connection, link, service, text)).await.map_err(|_| GreetError::TimedOut)?;
-    let took = start.elapsed();
     let facts = Arc::clone(&connection.facts);
+    connection.carry_reserved(Direction::Outgoing, service);
+    let start = Instant::now();
+    let answer = tokio::select! {
+        biased;
+        why = closed(link, &facts) => {
+            abort_on_close(connection.frames.socket());
+            return Err(GreetError::NotAgreed(why));
+        }
+        answer = timeout(TIMEOUT, ask(&mut connection, link, service, text)) => {
+            answer.map_err(|_| GreetError::TimedOut)?
+        }
+    };
+    let took = start.elapsed();
     if matches!(answer, Ok(_) | Err(GreetError::Rejected { .. })) {
         Pool::put(link, connection);
     }
     Ok((answer?, facts, took))
+}
+
+/// Returns why, once nothing may be sent any more. Judged by the highest head: the connection's own may lag after the
+/// peer opened again, and the peer judges by its own.
+async fn closed(link: &Link, facts: &Facts) -> &'static str {
+    let mut generation = link.generation();
+    loop {
+        if let Some(Err(disagreement)) = link.gate().map(|opinion| opinion.verdict) {
+            return disagreement.reason();
+        }
+        if !link.trusts(facts) {
+            return "TrustChanged";
+        }
+        // Its sender lives as long as the link.
+        let _ = generation.changed().await;
+    }
 }
 
 /// A round trip over the data path: 16 random bytes come back.
@@ -179,24 +203,34 @@ fn context(server: &str, opener: &str) -> String {
     format!("greet/{server}/{opener}")
 }
 
-/// The server's side, after OPEN was admitted. True where the connection may carry another stream.
-pub(crate) async fn serve(link: &Link, connection: &mut Connection, service: &str) -> bool {
-    matches!(timeout(TIMEOUT, answer(link, connection, service)).await, Ok(Ok(true)))
+/// The server's side, after OPEN was admitted. After an error the connection carries no other stream.
+pub(crate) async fn serve(link: &Link, connection: &mut Connection, service: &str) -> Result<(), Failure> {
+    let facts = Arc::clone(&connection.facts);
+    connection.carry_reserved(Direction::Incoming, service);
+    tokio::select! {
+        biased;
+        () = link.stop.cancelled() => Err(Fault::Ended.into()),
+        denial = link.denied(&facts, Direction::Incoming, service) => {
+            reset_now(connection, denial.code).await;
+            Err(Fault::Ended.into())
+        }
+        answered = timeout(TIMEOUT, answer(link, connection, service)) => Ok(answered.unwrap_or(Err(Fault::Ended))?),
+    }
 }
 
-async fn answer(link: &Link, connection: &mut Connection, service: &str) -> Result<bool, Fault> {
+async fn answer(link: &Link, connection: &mut Connection, service: &str) -> Result<(), Fault> {
     connection.frames.send(&Message::Accept).await?;
     let text = match gather(connection, link).await {
         Ok(text) => text,
         Err(Gathering::Fault(fault)) => return Err(fault),
         Err(_) => {
             connection.frames.send(&Message::Rst(Rst { code: Code::Limit })).await?;
-            return Ok(false);
+            return Err(Fault::Ended);
         }
     };
     let Ok(answer) = reply(link, connection, service, &text) else {
         connection.frames.send(&Message::Rst(Rst { code: Code::Internal })).await?;
-        return Ok(false);
+        return Err(Fault::Ended);
     };
     queue_bytes(connection, &answer)?;
     connection.frames.send(&Message::Fin).await?;
@@ -207,7 +241,7 @@ async fn answer(link: &Link, connection: &mut Connection, service: &str) -> Resu
         locked(&link.probe).last_success.replace(now);
         link.changed();
     }
-    Ok(true)
+    Ok(())
 }
 
 fn reply(link: &Link, connection: &Connection, service: &str, text: &[u8]) -> Result<Vec<u8>, KeyError> {
@@ -220,7 +254,9 @@ fn reply(link: &Link, connection: &Connection, service: &str, text: &[u8]) -> Re
     let mut answer = Digest::of(text).0.to_vec();
     answer.extend(sign_with_leaf(leaf.key(), &context, text)?);
     let shown = String::from_utf8_lossy(text).escape_debug().to_string();
-    tracing::info!(link = %link.name, peer = %connection.facts.peer.trust_domain, text = shown, "greeting received");
+    if link.may_say() {
+        tracing::info!(link = %link.name, peer = %connection.facts.peer.trust_domain, text = shown, "greeting received");
+    }
     Ok(answer)
 }
 

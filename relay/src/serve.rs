@@ -17,9 +17,9 @@ use crate::limits::{Pace, Use};
 use crate::link::Link;
 use crate::reserved;
 use crate::reverse::{Slot, is_surplus};
-use crate::stream::{Counted, answer_idle, conclude};
+use crate::stream::{answer_idle, conclude};
 use crate::view::View;
-use crate::wire::{Code, GREET, Message, Open, PROBE, Reject};
+use crate::wire::{Bye, Code, GREET, Message, Open, PROBE, Reject};
 
 /// How long an OPEN waits for a declaration that is on its way (contracts 2).
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,9 +41,6 @@ pub(crate) async fn serve(link: Arc<Link>, mut connection: Connection, slot: Opt
     let failure = drive(&link, &mut connection, slot).await;
     connection.end(&failure).await;
     tracing::debug!(link = %link.name, connection = connection.facts.id, %failure, "connection ended");
-    if matches!(failure, Failure::Fault(Fault::Wire(_) | Fault::Violation(_))) {
-        link.refused(&failure);
-    }
 }
 
 async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<Slot>) -> Failure {
@@ -52,7 +49,8 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
     loop {
         let view = link.view();
         if connection.is_outdated(&view) || !link.trusts(&connection.facts) {
-            return part(link, connection).await;
+            part(link, connection, Code::TrustChanged, "our trust or certificate changed").await;
+            return Failure::TrustChanged;
         }
         if let Err(fault) = connection.tell_head(&view) {
             return fault.into();
@@ -66,7 +64,7 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
             _ = generation.changed() => continue,
             () = sleep(SURPLUS_AFTER), if is_reverse => {
                 if is_surplus(link) {
-                    connection.bye(Code::Draining, "idle").await;
+                    part(link, connection, Code::Draining, "idle").await;
                     return Fault::Ended.into();
                 }
                 continue;
@@ -76,8 +74,12 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
         match message {
             Ok(Message::Open(open)) => {
                 drop(slot.take());
-                if !stream(link, connection, open).await {
-                    return Fault::Ended.into();
+                if let Err(failure) = stream(link, connection, open).await {
+                    return failure;
+                }
+                if !connection.unload() {
+                    part(link, connection, Code::Overloaded, "too many connections without a stream").await;
+                    return Failure::TooMany;
                 }
                 slot = is_reverse.then(|| Slot::new(link));
                 connection.frames.rest();
@@ -95,50 +97,54 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
     }
 }
 
-/// Asks the dialer to leave, and refuses an OPEN that crosses.
-async fn part(link: &Arc<Link>, connection: &mut Connection) -> Failure {
-    let bye = crate::wire::Bye { code: Code::TrustChanged, text: "our trust or certificate changed".to_owned() };
-    if let Err(fault) = connection.frames.send(&Message::Bye(bye)).await {
-        return fault.into();
-    }
-    let reading = async {
+/// Asks the opener to leave, and refuses an OPEN that crosses.
+async fn part(link: &Arc<Link>, connection: &mut Connection, code: Code, text: &str) {
+    let parting = async {
+        connection.frames.send(&Message::Bye(Bye { code, text: text.to_owned() })).await?;
         loop {
-            match connection.frames.message().await {
-                Ok(Message::Open(_)) => {
+            match connection.frames.message().await? {
+                Message::Open(_) => {
                     let denial = Denial::new(Code::Draining, "this connection is over, dial anew");
-                    reject(link, connection, denial, Some(0)).await;
+                    reject(link, connection, denial, Some(0)).await?;
                 }
-                Ok(Message::Head(head)) => link.heard_head(&connection.facts, &head),
-                Ok(_) => {}
-                Err(_) => return,
+                Message::Head(head) => link.heard_head(&connection.facts, &head),
+                _ => {}
             }
         }
     };
-    // A dialer that stays on is left.
-    let _ = timeout(BYE_GRACE, reading).await;
-    Failure::TrustChanged
+    // Who stays on, or does not even take our word, is left.
+    let _: Option<Result<Result<(), Failure>, _>> = link.unless_stopped(timeout(BYE_GRACE, parting)).await;
 }
 
-/// Refuses a stream and waits until its opener has understood. True where the connection may carry another.
-async fn reject(link: &Link, connection: &mut Connection, denial: Denial, retry_after_ms: Option<u32>) -> bool {
+/// Refuses a stream and waits until its opener has understood. After an error the connection carries no other.
+async fn reject(
+    link: &Link,
+    connection: &mut Connection,
+    denial: Denial,
+    retry_after_ms: Option<u32>,
+) -> Result<(), Failure> {
     tracing::debug!(link = %link.name, code = %denial.code, text = denial.text, "stream refused");
     link.metrics.ended(Direction::Incoming, "refused");
     let reject = Reject { code: denial.code, retry_after_ms, text: denial.text };
+    // Nothing of it was carried, nobody waits for its end.
+    let kept = connection.unload();
     let refusing = async {
         connection.frames.send(&Message::Reject(reject)).await?;
-        answer_idle(link, connection).await
+        if kept { Ok(answer_idle(link, connection).await?) } else { Err(Failure::TooMany) }
     };
-    matches!(timeout(REJECT_TIMEOUT, refusing).await, Ok(Ok(())))
+    let refused = link.unless_stopped(timeout(REJECT_TIMEOUT, refusing)).await;
+    refused.and_then(Result::ok).unwrap_or(Err(Fault::Ended.into()))
 }
 
-/// Serves one stream. True where the connection may carry another.
-async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> bool {
+/// Serves one stream. After an error the connection carries no other.
+async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> Result<(), Failure> {
     if link.is_draining() {
         return reject(link, connection, Denial::new(Code::Draining, "this relay stops"), Some(0)).await;
     }
-    match authorize(link, connection, &open.service).await {
-        Ok(()) => {}
-        Err((denial, retry)) => return reject(link, connection, denial, retry).await,
+    match link.unless_stopped(authorize(link, connection, &open.service)).await {
+        Some(Ok(())) => {}
+        Some(Err((denial, retry))) => return reject(link, connection, denial, retry).await,
+        None => return Err(Fault::Ended.into()),
     }
     if open.service == PROBE || open.service == GREET {
         return reserved::serve(link, connection, &open.service).await;
@@ -150,20 +156,29 @@ async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> bo
     if let Some(denial) = over_limit(link, &export, &service) {
         return reject(link, connection, denial, Some(RETRY_AFTER_MS)).await;
     }
-    let counted = Counted::new(link, connection, Direction::Incoming, &service);
-    let target = match reach(link, &export).await {
+    connection.carry(Direction::Incoming, &service);
+    let facts = Arc::clone(&connection.facts);
+    let reached = tokio::select! {
+        biased;
+        () = link.stop.cancelled() => return Err(Fault::Ended.into()),
+        // A target that does not answer delays no cut.
+        denial = link.denied(&facts, Direction::Incoming, &service) => {
+            return reject(link, connection, denial, None).await;
+        }
+        reached = reach(link, &export) => reached,
+    };
+    let target = match reached {
         Ok(target) => target,
         Err(failure) => {
-            tracing::warn!(link = %link.name, export = %service, %failure, "the export's target cannot be reached");
-            drop(counted);
+            if link.may_say() {
+                tracing::warn!(link = %link.name, export = %service, %failure, "the export's target cannot be reached");
+            }
             // What the peer learns is that it does not work, not how this side is built.
             let denial = Denial::new(Code::Unavailable, "the service does not answer on the exporting side");
             return reject(link, connection, denial, Some(RETRY_AFTER_MS)).await;
         }
     };
-    let reusable = carry(link, connection, &export, &target).await;
-    drop(counted);
-    reusable
+    carry(link, connection, &export, target).await
 }
 
 /// Whether the stream may be, waiting for a declaration that is on its way.
@@ -188,8 +203,8 @@ fn over_limit(link: &Link, export: &Export, service: &Arc<str>) -> Option<Denial
     let (view, now) = (link.view(), Instant::now());
     let all = &view.snapshot.limits;
     let over = |limit: Option<u32>, live: u32| limit.is_some_and(|limit| live >= limit);
-    let live = u32::try_from(link.streams.count(|entry| entry.direction == Direction::Incoming)).unwrap_or(u32::MAX);
-    if over(all.connections, live)
+    let live = || link.streams.count(|entry| entry.direction == Direction::Incoming);
+    if all.connections.is_some_and(|limit| live() >= usize::try_from(limit).unwrap_or(usize::MAX))
         || over(export.limits.connections, link.streams.count_of(Direction::Incoming, service))
     {
         return Some(Denial::new(Code::Limit, "too many connections at once; the exporting side sets the limit"));
@@ -210,22 +225,27 @@ async fn reach(link: &Link, export: &Export) -> Result<TcpStream, Failure> {
         .unwrap_or_else(|_| Err(Failure::TimedOut { endpoint: export.target.to_string() }))
 }
 
-async fn carry(link: &Arc<Link>, connection: &mut Connection, export: &Export, target: &TcpStream) -> bool {
-    abort_on_close(target);
-    if connection.frames.queue(&Message::Accept).is_err() {
-        return false;
-    }
+async fn carry(
+    link: &Arc<Link>,
+    connection: &mut Connection,
+    export: &Export,
+    target: TcpStream,
+) -> Result<(), Failure> {
+    abort_on_close(&target);
+    connection.frames.queue(&Message::Accept)?;
     let service: Arc<str> = Arc::from(export.name.as_str());
     let unchanged = |view: &View| view.export(&export.name).is_some_and(|now| now.target == export.target);
-    let mut copy = Copy::new(link, connection, target, (Direction::Incoming, Arc::clone(&service)), &unchanged);
+    let mut copy = Copy::new(link, connection, &target, (Direction::Incoming, Arc::clone(&service)), &unchanged);
     copy.paces = paces(link, export, &service);
     let end = copy.run(connection).await;
     if matches!(end, End::Finished) {
-        finish_on_close(target);
+        finish_on_close(&target);
     }
     tracing::debug!(link = %link.name, export = %service, %end, "stream ended");
     link.metrics.ended(Direction::Incoming, end.outcome());
-    conclude(link, connection, &end).await
+    // Closed before the stream counts as ended.
+    drop(target);
+    conclude(link, connection, (Direction::Incoming, &service), end).await
 }
 
 /// The byte limits in force when the stream opens.

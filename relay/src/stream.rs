@@ -7,9 +7,10 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::timeout;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Facts};
 use crate::copy::End;
 use crate::dial::abort_on_close;
+use crate::failure::Failure;
 use crate::frames::Fault;
 use crate::judge::Direction;
 use crate::link::Link;
@@ -25,51 +26,74 @@ const RST_TIMEOUT: Duration = Duration::from_secs(2);
 /// A stream is counted as long as this lives.
 pub(crate) struct Counted {
     _guard: StreamGuard,
-    gauge: Gauge,
+    gauge: Option<Gauge>,
 }
 
 impl Counted {
     /// Registers a stream. `service` is a name of our own configuration.
-    pub(crate) fn new(link: &Link, connection: &Connection, direction: Direction, service: &Arc<str>) -> Self {
-        let pin = connection.facts.peer.pin;
+    pub(crate) fn new(link: &Link, facts: &Facts, direction: Direction, service: &Arc<str>) -> Self {
+        let pin = facts.peer.pin;
         let guard = link.streams.register(Entry { direction, service: Arc::clone(service), pin });
         link.opened.fetch_add(1, Ordering::Relaxed);
-        Self { _guard: guard, gauge: link.metrics.opened(direction, service) }
+        Self { _guard: guard, gauge: Some(link.metrics.opened(direction, service)) }
+    }
+
+    /// Registers a stream of a reserved service.
+    pub(crate) fn reserved(link: &Link, facts: &Facts, direction: Direction, service: &str) -> Self {
+        let pin = facts.peer.pin;
+        Self { _guard: link.reserved.register(Entry { direction, service: Arc::from(service), pin }), gauge: None }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.gauge.dec();
+        if let Some(gauge) = &self.gauge {
+            gauge.dec();
+        }
     }
 }
 
-/// Ends a stream on its connection. True where the connection may carry another.
-pub(crate) async fn conclude(link: &Link, connection: &mut Connection, end: &End) -> bool {
+/// Ends a stream on its connection. After an error the connection carries no other.
+pub(crate) async fn conclude(
+    link: &Link,
+    connection: &mut Connection,
+    (direction, service): (Direction, &str),
+    end: End,
+) -> Result<(), Failure> {
+    if let End::Denied(denial) = &end {
+        reset_now(connection, denial.code).await;
+        return Err(Fault::Ended.into());
+    }
+    let facts = Arc::clone(&connection.facts);
+    // The peer may take its time over its last word; a cut and the end of this relay do not wait for it.
+    tokio::select! {
+        biased;
+        () = link.stop.cancelled() => {}
+        _ = link.denied(&facts, direction, service) => {}
+        concluded = part_ways(link, connection, end) => return concluded,
+    }
+    abort_on_close(connection.frames.socket());
+    Err(Fault::Ended.into())
+}
+
+async fn part_ways(link: &Link, connection: &mut Connection, end: End) -> Result<(), Failure> {
     let opener = connection.frames.session.is_opener();
     let concluded = match end {
         End::Finished | End::Rejected(_) if opener => timeout(IDLE_TIMEOUT, say_idle(link, connection)).await,
         End::Finished => timeout(IDLE_TIMEOUT, answer_idle(link, connection)).await,
-        End::Denied(denial) => {
-            reset_now(connection, denial.code).await;
-            return false;
-        }
         End::Aborted => {
             let code = if opener { Code::PeerLost } else { Code::TargetReset };
             reset_in_order(connection, code).await;
-            return false;
+            return Err(Fault::Ended.into());
         }
         End::Unanswered => {
             reset_in_order(connection, Code::Timeout).await;
-            return false;
+            return Err(Fault::Ended.into());
         }
-        End::Lost(Fault::Wire(_) | Fault::Violation(_)) => {
-            connection.bye(Code::Protocol, "a frame that may not be here").await;
-            return false;
-        }
-        End::Rejected(_) | End::Reset(_) | End::Lost(_) => return false,
+        End::Lost(fault) => return Err(fault.into()),
+        End::Denied(_) | End::Rejected(_) | End::Reset(_) => return Err(Fault::Ended.into()),
     };
-    matches!(concluded, Ok(Ok(())))
+    Ok(concluded.unwrap_or(Err(Fault::Ended))?)
 }
 
 /// Opener: IDLE, and the server's in return.
@@ -122,7 +146,7 @@ async fn reset_in_order(connection: &mut Connection, code: Code) {
 
 /// The stream may no longer be: nothing that waits is sent any more, and what the network holds of it is dropped
 /// (promise P4). Why, the head on the control connection says too.
-async fn reset_now(connection: &mut Connection, code: Code) {
+pub(crate) async fn reset_now(connection: &mut Connection, code: Code) {
     if connection.frames.is_drained() && connection.frames.queue(&Message::Rst(Rst { code })).is_ok() {
         // One attempt: a peer that reads has room for a frame.
         let _ = timeout(Duration::from_millis(50), connection.frames.flush()).await;

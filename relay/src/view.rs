@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig};
+use securelink_id::Fingerprint;
 use securelink_pki::tls::{self, Clock, Options, TlsError};
 use securelink_pki::{Leaf, PeerTrust, Transitions};
 use securelink_relay_config::{Cut, CutScope, Declaration, Digest, Export, Head, Import, Snapshot};
@@ -81,6 +82,11 @@ impl View {
     /// The import of that name, if it is not cut.
     pub(crate) fn import(&self, name: &str) -> Option<&Import> {
         self.snapshot.imports.iter().find(|import| import.name == name && !is_import_cut(&self.cuts, name))
+    }
+
+    /// Whether a pin of the peer is cut.
+    pub(crate) fn is_pin_cut(&self, pin: Fingerprint) -> bool {
+        self.cuts.iter().any(|cut| cut.scope == CutScope::Pin(pin))
     }
 
     /// Why the whole link is cut, if it is.

@@ -41,13 +41,13 @@ impl Link {
     /// Cuts, stores the cut, and returns once no stream it forbids is left: whether it was news, and how many ended.
     pub(crate) async fn cut(&self, cut: Cut) -> (bool, u64) {
         let scope = cut.scope.clone();
-        let forbidden = move |entry: &Entry| match &scope {
+        let forbidden = |entry: &Entry| match &scope {
             CutScope::Link => true,
             CutScope::Export(name) => entry.direction == Direction::Incoming && *entry.service == **name,
             CutScope::Import(name) => entry.direction == Direction::Outgoing && *entry.service == **name,
             CutScope::Pin(pin) => entry.pin == *pin,
         };
-        let ended = self.streams.count(&forbidden);
+        let ended = self.streams.count(forbidden);
         let fresh = {
             let mut written = locked(&self.writing);
             let snapshot = Arc::clone(&self.view().snapshot);
@@ -60,8 +60,10 @@ impl Link {
             }
             fresh
         };
-        if fresh {
+        // Also an order that is no news is acknowledged no sooner than it holds; one that was released since holds nothing.
+        if self.view().cuts.iter().any(|held| held.scope == scope) {
             self.streams.none(forbidden).await;
+            self.reserved.none(forbidden).await;
         }
         (fresh, u64::try_from(ended).unwrap_or(u64::MAX))
     }

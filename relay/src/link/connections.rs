@@ -35,7 +35,7 @@ impl Link {
         drop(peer);
         // A connection like all others changes no judgment: thousands of streams are not to look again for each.
         if news || control {
-            self.bump();
+            self.bump_soon();
         }
     }
 
@@ -46,7 +46,7 @@ impl Link {
             if !self.is_connected() {
                 self.peer().connected_since = None;
             }
-            self.bump();
+            self.bump_soon();
         }
     }
 
@@ -66,19 +66,22 @@ impl Link {
 
     /// A head came on a connection.
     pub(crate) fn heard_head(&self, facts: &Facts, head: &Head) {
-        {
+        let news_here = {
             let mut last = facts.head();
-            *last = successor(&last, head);
+            let next = successor(&last, head);
+            std::mem::replace(&mut *last, next.clone()) != next
+        };
+        let news = self.peer().heads.observe(head);
+        if news || news_here {
+            self.bump_soon();
         }
-        self.peer().heads.observe(head);
-        self.bump();
     }
 
     /// A declaration came.
     pub(crate) fn heard_declaration(&self, bytes: &[u8]) -> Result<(), DeclarationError> {
         let declaration = Declaration::from_bytes(bytes)?;
         if self.peer().remember(bytes, declaration) {
-            self.bump();
+            self.bump_soon();
         }
         Ok(())
     }

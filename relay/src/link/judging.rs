@@ -20,6 +20,10 @@ impl Link {
     /// Whether a connection's peer is still the one this link trusts.
     pub(crate) fn trusts(&self, facts: &Facts) -> bool {
         let view = self.view();
+        // Another pin may admit the peer as well: then by a new connection.
+        if view.is_pin_cut(facts.peer.pin) {
+            return false;
+        }
         if Arc::ptr_eq(&facts.trust, &view.trust) {
             return true;
         }
@@ -67,9 +71,23 @@ impl Link {
         let head = facts.head().clone();
         let judgment = self.with_peer(&head, |peer, now| judge(&view, peer, (direction, service), &self.latch(), now));
         if matches!(&judgment, Judgment::Deny(denial) if denial.code == Code::Expired) {
-            self.remember_ends(&view.head, &self.heads());
+            // The two heads that were judged, not all: every stream comes here when an agreement ends.
+            let highest = self.peer().heads.highest().cloned();
+            self.remember_ends(&view.head, &[Some(head), highest].into_iter().flatten().collect::<Vec<_>>());
         }
         judgment
+    }
+
+    /// Returns the denial once a stream may no longer be; looks at every change.
+    pub(crate) async fn denied(&self, facts: &Facts, direction: Direction, service: &str) -> Denial {
+        let mut generation = self.generation();
+        loop {
+            if let Judgment::Deny(denial) = self.judge(facts, direction, service) {
+                return denial;
+            }
+            // Its sender lives as long as the link.
+            let _ = generation.changed().await;
+        }
     }
 
     /// The gate as people see it: by the highest head.

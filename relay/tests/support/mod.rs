@@ -1,6 +1,8 @@
 //! Two organizations on loopback: real keys, real relays, real sockets. What tests of the relay share.
 #![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod intruder;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,0 +1,37 @@
+//! How many connections a peer may keep here: each costs a task, a descriptor and some 40 KiB, carried stream or not.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::wire::Role;
+
+/// Control connections accepted at once: one from each replica of the peer, of which PEERS names at most as many
+/// (contracts 1).
+const CONTROLS: usize = 64;
+/// Accepted connections at once that carry no stream: four replicas of the peer with all that each keeps at rest
+/// ([`crate::pool::RESTING`]), some 40 MB.
+const IDLE: usize = 1024;
+
+/// See the module.
+pub(crate) struct Places {
+    controls: Arc<Semaphore>,
+    idle: Arc<Semaphore>,
+}
+
+/// Held as long as the connection counts.
+pub(crate) type Place = OwnedSemaphorePermit;
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { controls: Arc::new(Semaphore::new(CONTROLS)), idle: Arc::new(Semaphore::new(IDLE)) }
+    }
+}
+
+impl Places {
+    /// A place for an accepted connection that carries no stream, if one is left.
+    pub(crate) fn take(&self, role: Role) -> Option<Place> {
+        let places = if role == Role::Control { &self.controls } else { &self.idle };
+        Arc::clone(places).try_acquire_owned().ok()
+    }
+}
