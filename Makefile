@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: test tools format lint direction deny docs unit demo manifests clean
+.PHONY: test tools format lint direction deny docs unit demo e2e manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, tests, and the demo as a user runs it.
 test: tools format lint direction deny docs unit demo
@@ -30,10 +30,14 @@ docs:
 	$(CARGO) doc --workspace --no-deps --locked --quiet
 
 unit:
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --exclude securelink-e2e --locked
 
 demo:
 	$(CARGO) run --release --locked -- demo
+
+## End-to-end tests on kind clusters, which the lab makes (docs/e2e.md). Skipped, and said so, where it cannot.
+e2e:
+	$(CARGO) test -p securelink-e2e --locked
 
 ## Writes the CRD manifests anew from the types.
 manifests:

@@ -1,0 +1,110 @@
+//! One cluster of the lab as a client sees it, and the namespaces that tests make in it.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, ServiceAccount};
+use kube::api::{DeleteParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, Resource};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::wait::until;
+
+/// How long a namespace may take to get its service account, or to go with all that is in it.
+const NAMESPACE_LIMIT: Duration = Duration::from_secs(90);
+
+/// One organization's cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The lab's name for it, as `org-a`.
+    pub name: String,
+    /// The address at which other clusters dial it.
+    pub address: String,
+    /// A client with every right.
+    pub client: Client,
+}
+
+impl Cluster {
+    /// A client for a cluster that is up.
+    pub async fn connect(lab: &Lab, name: &str) -> Result<Self> {
+        let path = lab.kubeconfig(name)?;
+        let kubeconfig = Kubeconfig::read_from(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .with_context(|| format!("{} is no kubeconfig", path.display()))?;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        let client = Client::try_from(config).with_context(|| format!("cannot make a client for {name}"))?;
+        client.apiserver_version().await.with_context(|| format!("the API server of {name} does not answer"))?;
+        Ok(Self { name: name.to_owned(), address: lab.address(name)?, client })
+    }
+
+    /// Makes a namespace in which only restricted pods may run, named after `purpose`.
+    pub async fn namespace(&self, purpose: &str) -> Result<Namespace> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("e2e-{purpose}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted", "purpose": purpose });
+        let object = serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } }))?;
+        Api::<KubeNamespace>::all(self.client.clone())
+            .create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("{}: cannot make namespace {name}", self.name))?;
+        let namespace = Namespace { cluster: self.clone(), name };
+        // It appears a moment later, and no pod can start before it.
+        until(&namespace.api::<ServiceAccount>(), "default", "be there", NAMESPACE_LIMIT, |found| found.is_some())
+            .await?;
+        Ok(namespace)
+    }
+}
+
+/// A namespace of one test. The harness removes it when the test has ended.
+#[derive(Clone)]
+pub struct Namespace {
+    /// The cluster it is in.
+    pub cluster: Cluster,
+    /// Its name.
+    pub name: String,
+}
+
+impl Namespace {
+    /// The objects of a kind in it.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.cluster.client.clone(), &self.name)
+    }
+
+    /// Creates an object, written as in YAML.
+    pub async fn create<K>(&self, object: Value) -> Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        let kind = K::kind(&()).into_owned();
+        let name = object["metadata"]["name"].as_str().unwrap_or("without a name").to_owned();
+        let object = serde_json::from_value(object).with_context(|| format!("{name} is no {kind}"))?;
+        self.api::<K>()
+            .create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("{}: cannot make {kind} {}/{name}", self.cluster.name, self.name))
+    }
+
+    /// Removes it, and returns when all that was in it is gone.
+    pub async fn remove(&self) -> Result<()> {
+        let api = Api::<KubeNamespace>::all(self.cluster.client.clone());
+        match api.delete(&self.name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("cannot remove namespace {}", self.name)),
+            Ok(_) => {}
+        }
+        until(&api, &self.name, "be gone", NAMESPACE_LIMIT, |found| found.is_none()).await.map(drop)
+    }
+}

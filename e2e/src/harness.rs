@@ -1,0 +1,159 @@
+//! Runs the tests of one file in the order in which they are written, in one lab, and closes with cargo's lines.
+//!
+//! A test that cannot run here is reported as ignored, never as passed.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::{Context, Result, anyhow};
+use futures_util::future::LocalBoxFuture;
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::cluster::{Cluster, Namespace};
+use crate::lab::Lab;
+use crate::machine::Surroundings;
+
+/// The two organizations of every test.
+pub const CLUSTERS: [&str; 2] = ["org-a", "org-b"];
+
+/// How a test ended that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// What it promises holds.
+    Held,
+    /// It could not be tried here, and why.
+    Skipped(String),
+}
+
+/// A test: its name is the promise.
+pub struct Test {
+    name: &'static str,
+    body: for<'a> fn(&'a World) -> LocalBoxFuture<'a, Result<Outcome>>,
+}
+
+impl Test {
+    /// A test of this name.
+    pub fn new(name: &'static str, body: for<'a> fn(&'a World) -> LocalBoxFuture<'a, Result<Outcome>>) -> Self {
+        Self { name, body }
+    }
+}
+
+/// What the tests of one run share.
+pub struct World {
+    /// The lab.
+    pub lab: Lab,
+    raised: OnceLock<Result<Raised, String>>,
+    namespaces: Mutex<Vec<Namespace>>,
+    logs: PathBuf,
+}
+
+/// What bringing the clusters up told.
+#[derive(Clone)]
+struct Raised {
+    image: String,
+    was_up: bool,
+    before: Result<Arc<Surroundings>, String>,
+}
+
+impl World {
+    fn new(logs: PathBuf) -> Self {
+        Self { lab: Lab::default(), raised: OnceLock::new(), namespaces: Mutex::default(), logs }
+    }
+
+    /// Brings the clusters up, once for all tests; whoever comes later gets the same answer.
+    fn raised(&self) -> Result<Raised> {
+        let raise = || {
+            let before = Surroundings::now().map(Arc::new).map_err(|error| format!("{error:#}"));
+            let was_up =
+                CLUSTERS.iter().all(|name| self.lab.status().is_ok_and(|it| it.ready().iter().any(|up| up == name)));
+            self.lab.up(&CLUSTERS)?;
+            anyhow::Ok(Raised { image: self.lab.probe()?, was_up, before })
+        };
+        self.raised
+            .get_or_init(|| raise().map_err(|error| format!("{error:#}")))
+            .clone()
+            .map_err(|error| anyhow!(error))
+    }
+
+    /// Whether the lab was up before this run, so that ending it is somebody else's decision.
+    pub fn was_up(&self) -> Result<bool> {
+        Ok(self.raised()?.was_up)
+    }
+
+    /// What the machine held before this run brought the lab up.
+    pub fn before(&self) -> Result<Arc<Surroundings>> {
+        self.raised()?.before.map_err(|error| anyhow!(error))
+    }
+
+    /// The name of the test image that every cluster has.
+    pub fn image(&self) -> Result<String> {
+        Ok(self.raised()?.image)
+    }
+
+    /// A client for one of [`CLUSTERS`].
+    pub async fn cluster(&self, name: &str) -> Result<Cluster> {
+        self.raised()?;
+        Cluster::connect(&self.lab, name).await
+    }
+
+    /// A namespace that goes when the test has ended.
+    pub async fn namespace(&self, cluster: &Cluster, purpose: &str) -> Result<Namespace> {
+        let namespace = cluster.namespace(purpose).await?;
+        if let Ok(mut all) = self.namespaces.lock() {
+            all.push(namespace.clone());
+        }
+        Ok(namespace)
+    }
+
+    /// Runs a test; a failure leaves logs to read, and nothing else stays.
+    async fn run(&self, test: &Test) -> Result<Outcome> {
+        let mut outcome = (test.body)(self).await;
+        if let Err(error) = outcome {
+            let folder = self.logs.join(test.name);
+            let logs = match self.lab.logs(&folder) {
+                Ok(()) => format!("objects, events and logs: {}", folder.display()),
+                Err(error) => format!("no logs could be collected: {error:#}"),
+            };
+            outcome = Err(error.context(logs));
+        }
+        let namespaces = self.namespaces.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default();
+        let removed = futures_util::future::join_all(namespaces.iter().map(Namespace::remove)).await;
+        outcome.and_then(|outcome| removed.into_iter().collect::<Result<()>>().map(|()| outcome))
+    }
+}
+
+/// The `main` of a test file. `logs` is where a failed test leaves what it saw.
+pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One after another: they share the network between the clusters, and the last ones end the lab.
+    arguments.test_threads = Some(1);
+    let world = Arc::new(World::new(PathBuf::from(logs).join("e2e-logs")));
+    let hindrance = if arguments.list { None } else { world.lab.hindrance() };
+    if let Some(reason) = &hindrance {
+        tell(&format!("e2e: every test is skipped: {reason}"));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => Arc::new(runtime),
+        Err(error) => {
+            tell(&format!("e2e: no runtime can be started: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let trials = tests.into_iter().map(|test| {
+        let (world, runtime, name) = (world.clone(), runtime.clone(), test.name);
+        let body = move || match runtime.block_on(world.run(&test)).context(name) {
+            Ok(Outcome::Held) => Ok(Completion::Completed),
+            Ok(Outcome::Skipped(reason)) => Ok(Completion::ignored_with(reason)),
+            Err(error) => Err(Failed::from(format!("{error:?}"))),
+        };
+        Trial::ignorable_test(name, body).with_ignored_flag(hindrance.is_some())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// A line for who watches the run.
+#[allow(clippy::print_stderr)] // the harness's own output, as the one of cargo's
+pub fn tell(line: &str) {
+    eprintln!("{line}");
+}
