@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, ServiceAccount};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
 use serde_json::{Value, json};
@@ -17,6 +18,9 @@ use crate::wait::until;
 
 /// How long a namespace may take to get its service account, or to go with all that is in it.
 const NAMESPACE_LIMIT: Duration = Duration::from_secs(90);
+
+/// The label of every namespace that a test made.
+const MADE_BY_A_TEST: &str = "securelink.dev/e2e";
 
 /// One organization's cluster.
 #[derive(Clone)]
@@ -47,7 +51,7 @@ impl Cluster {
     pub async fn namespace(&self, purpose: &str) -> Result<Namespace> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("e2e-{purpose}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted", "purpose": purpose });
+        let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted", MADE_BY_A_TEST: purpose });
         let object = serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } }))?;
         Api::<KubeNamespace>::all(self.client.clone())
             .create(&PostParams::default(), &object)
@@ -58,6 +62,16 @@ impl Cluster {
         until(&namespace.api::<ServiceAccount>(), "default", "be there", NAMESPACE_LIMIT, |found| found.is_some())
             .await?;
         Ok(namespace)
+    }
+
+    /// Removes the namespaces of a run that was killed: they hold node ports that the next run needs.
+    pub async fn sweep(&self) -> Result<()> {
+        let ours = ListParams::default().labels(MADE_BY_A_TEST);
+        let all = Api::<KubeNamespace>::all(self.client.clone());
+        let found = all.list_metadata(&ours).await.with_context(|| format!("{}: cannot list namespaces", self.name))?;
+        let names = found.items.into_iter().filter_map(|object| object.metadata.name);
+        let left: Vec<Namespace> = names.map(|name| Namespace { cluster: self.clone(), name }).collect();
+        try_join_all(left.iter().map(Namespace::remove)).await.map(drop)
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! A test that cannot run here is reported as ignored, never as passed.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::future::LocalBoxFuture;
@@ -45,6 +47,7 @@ pub struct World {
     pub lab: Lab,
     raised: OnceLock<Result<Raised, String>>,
     namespaces: Mutex<Vec<Namespace>>,
+    swept: Mutex<BTreeSet<String>>,
     logs: PathBuf,
 }
 
@@ -58,7 +61,13 @@ struct Raised {
 
 impl World {
     fn new(logs: PathBuf) -> Self {
-        Self { lab: Lab::default(), raised: OnceLock::new(), namespaces: Mutex::default(), logs }
+        Self {
+            lab: Lab::default(),
+            raised: OnceLock::new(),
+            namespaces: Mutex::default(),
+            swept: Mutex::default(),
+            logs,
+        }
     }
 
     /// Brings the clusters up, once for all tests; whoever comes later gets the same answer.
@@ -94,7 +103,12 @@ impl World {
     /// A client for one of [`CLUSTERS`].
     pub async fn cluster(&self, name: &str) -> Result<Cluster> {
         self.raised()?;
-        Cluster::connect(&self.lab, name).await
+        let cluster = Cluster::connect(&self.lab, name).await?;
+        let first = self.swept.lock().is_ok_and(|mut swept| swept.insert(name.to_owned()));
+        if first {
+            cluster.sweep().await?;
+        }
+        Ok(cluster)
     }
 
     /// A namespace that goes when the test has ended.
@@ -108,7 +122,9 @@ impl World {
 
     /// Runs a test; a failure leaves logs to read, and nothing else stays.
     async fn run(&self, test: &Test) -> Result<Outcome> {
+        let began = Instant::now();
         let mut outcome = (test.body)(self).await;
+        tell(&format!("{}: {} ms", test.name, began.elapsed().as_millis()));
         if let Err(error) = outcome {
             let folder = self.logs.join(test.name);
             let logs = match self.lab.logs(&folder) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures_util::{StreamExt, pin_mut};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Resource};
 use serde::Serialize;
@@ -23,7 +24,7 @@ where
 {
     let (mut last, mut trouble) = (None, None);
     let watched = async {
-        let seen = watch_object(api.clone(), name);
+        let seen = watch_object(api.clone(), name).default_backoff();
         pin_mut!(seen);
         while let Some(event) = seen.next().await {
             match event {
