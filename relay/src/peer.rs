@@ -4,20 +4,27 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use securelink_relay_config::{Declaration, Digest, ErrorReport, Millis, PeerHeads};
 
 use tokio::time::Instant;
 
 use crate::failure::Failure;
+use crate::wire::ReplicaId;
 
 /// Declarations remembered: during a rolling change of the peer two are alive, the rest is for heads that lag.
 const DECLARATIONS: usize = 4;
+
+/// Replicas remembered: as many as PEERS may name.
+const REPLICAS: usize = 64;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct PeerState {
     pub(crate) heads: PeerHeads,
     declarations: VecDeque<(Digest, Arc<Declaration>)>,
+    /// By replica, the latest end of a leaf that it proved on a control connection.
+    proved: BTreeMap<ReplicaId, Timestamp>,
     /// When a control connection last brought a byte. Not by the clock on the wall: a step of it makes no word old.
     pub(crate) last_heard: Option<Instant>,
     pub(crate) ever_connected: bool,
@@ -31,6 +38,21 @@ pub(crate) struct PeerState {
 }
 
 impl PeerState {
+    /// A replica proved on a control connection that it has a leaf until `not_after`.
+    pub(crate) fn prove(&mut self, replica: ReplicaId, not_after: Timestamp) {
+        if self.proved.len() == REPLICAS && !self.proved.contains_key(&replica) {
+            let first_to_end = self.proved.iter().min_by_key(|(_, end)| **end).map(|(replica, _)| *replica);
+            first_to_end.and_then(|replica| self.proved.remove(&replica));
+        }
+        let end = self.proved.entry(replica).or_insert(not_after);
+        *end = not_after.max(*end);
+    }
+
+    /// Until when a replica is known to have a leaf. Also while its control connection is being made anew.
+    pub(crate) fn proved_until(&self, replica: ReplicaId) -> Option<Timestamp> {
+        self.proved.get(&replica).copied()
+    }
+
     /// The declaration behind a hash, if it was received.
     pub(crate) fn declaration(&self, hash: Digest) -> Option<&Declaration> {
         self.declarations.iter().find(|(known, _)| *known == hash).map(|(_, declaration)| &**declaration)
@@ -64,6 +86,6 @@ impl PeerState {
 
     /// Whether the peer's last word is older than `allowed`, with no control connection to renew it.
     pub(crate) fn is_stale(&self, connected: bool, allowed: Duration) -> bool {
-        !connected && self.last_heard.is_none_or(|heard| heard.elapsed() > allowed)
+        !connected && self.last_heard.is_some_and(|heard| heard.elapsed() > allowed)
     }
 }

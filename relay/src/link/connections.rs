@@ -28,6 +28,7 @@ impl Link {
         if control {
             self.controls.fetch_add(1, Ordering::AcqRel);
             peer.last_heard = Some(Instant::now());
+            peer.prove(facts.replica, facts.peer.not_after);
             peer.ever_connected = true;
             peer.connected_since.get_or_insert(now);
             peer.last_error = None;

@@ -11,7 +11,7 @@ use securelink_relay_config::{Disagreement, GateOpinion, Head, Millis, ended};
 use super::{Link, Verdicts, locked};
 use crate::connection::Facts;
 use crate::judge::{Denial, Direction, Judgment, PeerView, gate, judge};
-use crate::wire::{Code, Role};
+use crate::wire::Code;
 
 /// How long a stream outlives its peer's leaf (relay, "Direction, replicas, death"; fault F86).
 const LEAF_GRACE: SignedDuration = SignedDuration::from_mins(5);
@@ -36,14 +36,10 @@ impl Link {
         *verdicts.known.entry(facts.peer.chain_hash).or_insert_with(|| verify(&facts.chain, &view.trust, now).is_ok())
     }
 
-    /// Whether a connection's leaf ended too long ago, and no control connection of the same replica proves that it has a
-    /// current one.
+    /// Whether a connection's leaf ended too long ago, and the same replica has proved no later one on a control connection.
     fn is_outlived(&self, facts: &Facts, now: Timestamp) -> bool {
-        let ended = |facts: &Facts, grace| now > facts.peer.not_after.saturating_add(grace).unwrap_or(Timestamp::MAX);
-        ended(facts, LEAF_GRACE)
-            && !locked(&self.connections).values().any(|other| {
-                other.role == Role::Control && other.replica == facts.replica && !ended(other, SignedDuration::ZERO)
-            })
+        let ended = |end: Timestamp| now > end.saturating_add(LEAF_GRACE).unwrap_or(Timestamp::MAX);
+        ended(facts.peer.not_after) && self.peer().proved_until(facts.replica).is_none_or(ended)
     }
 
     fn with_peer<T>(&self, head: &Head, use_it: impl FnOnce(&PeerView<'_>, Millis) -> T) -> T {
