@@ -70,10 +70,14 @@ engine_part() {
 
 # engine_up: an engine that answers; ours is started only when none does.
 engine_up() {
+    local owner
     use_engine
     if engine_answers; then
         engine_is_ours || say "engine: the Docker that answers here, as it is"
         return 0
+    fi
+    if owner=$(cat "$RUN/state" 2>/dev/null) && [ "$owner" != "$STATE" ] && STATE=$owner engine_pid >/dev/null; then
+        die "another lab runs on this machine, with its state in $owner; use it with SECURELINK_LAB_STATE=$owner, or end it first"
     fi
     if engine_is_ours || [ -n "$(leftovers_own)" ]; then
         say "engine: cleaning up after a run that did not end with 'lab down'"
@@ -101,6 +105,7 @@ while kill -0 \$! 2>/dev/null; do wait \$!; done
 INIT
     echo '{}' >"$STATE/engine/daemon.json"
     echo "$part" >"$STATE/engine/part"
+    echo "$STATE" >"$RUN/state"
     rm -f "$RUN/docker.pid" "$RUN/docker.sock"
     (
         use_engine_part "$part"
