@@ -149,7 +149,7 @@ started_at() { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 engine_pid() {
     local pid began
     read -r pid began <"$STATE/engine/pid" 2>/dev/null || return 1
-    [ "$(started_at "$pid")" = "$began" ] && echo "$pid"
+    [ -n "$began" ] && [ "$(started_at "$pid")" = "$began" ] && echo "$pid"
 }
 
 cgroup_folders() { find /sys/fs/cgroup -maxdepth 2 -type d -name "$CGROUP" 2>/dev/null; }
