@@ -74,8 +74,8 @@ impl World {
     fn raised(&self) -> Result<Raised> {
         let raise = || {
             let before = Surroundings::now().map(Arc::new).map_err(|error| format!("{error:#}"));
-            let was_up =
-                CLUSTERS.iter().all(|name| self.lab.status().is_ok_and(|it| it.ready().iter().any(|up| up == name)));
+            let ready = self.lab.status()?.ready();
+            let was_up = CLUSTERS.iter().all(|name| ready.iter().any(|up| up == name));
             self.lab.up(&CLUSTERS)?;
             anyhow::Ok(Raised { image: self.lab.probe()?, was_up, before })
         };
@@ -161,7 +161,7 @@ pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
         let body = move || match runtime.block_on(world.run(&test)).context(name) {
             Ok(Outcome::Held) => Ok(Completion::Completed),
             Ok(Outcome::Skipped(reason)) => Ok(Completion::ignored_with(reason)),
-            Err(error) => Err(Failed::from(format!("{error:?}"))),
+            Err(error) => Err(Failed::from(format!("{error:#}"))),
         };
         Trial::ignorable_test(name, body).with_ignored_flag(hindrance.is_some())
     });
