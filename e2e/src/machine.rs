@@ -47,7 +47,7 @@ impl Holdings {
         let mut processes = BTreeMap::new();
         let mut namespaces = BTreeSet::new();
         let ours = own_namespaces();
-        for process in all.values().filter(|process| process.belongs_to(engine, &all)) {
+        for process in all.values().filter(|process| process.marked() || process.is_below(engine, &all)) {
             processes.insert((process.pid, process.started), process.name.clone());
             namespaces.extend(namespaces_of(process.pid).into_iter().filter(|namespace| !ours.contains(namespace)));
         }
@@ -72,11 +72,13 @@ impl Holdings {
         )
     }
 
-    /// What was recorded, and is still there: processes and the namespaces they were in.
-    pub fn alive(&self) -> Vec<String> {
+    /// What was recorded, and is still there: processes and the namespaces they were in. The kernel gives a namespace's
+    /// number away again, so what `successor`, an engine started since, holds is its own.
+    pub fn alive(&self, successor: Option<i32>) -> Vec<String> {
         let mut left = Vec::new();
         let ours = own_namespaces();
-        for process in processes().values() {
+        let all = processes();
+        for process in all.values().filter(|process| successor.is_none_or(|engine| !process.is_below(engine, &all))) {
             if let Some(name) = self.processes.get(&(process.pid, process.started)) {
                 left.push(format!("process {} {name}", process.pid));
             }
@@ -90,7 +92,7 @@ impl Holdings {
 
     /// All of the lab that is on this machine: what was recorded, and what bears its name or is new since before it.
     pub fn left(&self) -> Result<Vec<String>> {
-        let mut left = self.alive();
+        let mut left = self.alive(None);
         let now = Surroundings::now()?;
         left.extend(
             processes()
@@ -122,10 +124,10 @@ impl Process {
         self.cgroups.contains(MARK)
     }
 
-    /// In a cgroup of the lab, or below its engine.
-    fn belongs_to(&self, engine: i32, all: &BTreeMap<i32, Process>) -> bool {
+    /// The engine itself, or started by it or by what it started.
+    fn is_below(&self, engine: i32, all: &BTreeMap<i32, Process>) -> bool {
         let line = std::iter::successors(Some(self), |process| all.get(&process.parent));
-        self.marked() || line.take(all.len()).any(|process| process.pid == engine)
+        line.take(all.len()).any(|process| process.pid == engine)
     }
 }
 
@@ -210,8 +212,8 @@ mod tests {
         let all = processes();
         let own = i32::try_from(std::process::id()).expect("a process number");
         let this = all.get(&own).expect("this process");
-        assert!(this.belongs_to(this.parent, &all));
-        assert!(!this.belongs_to(-1, &all));
+        assert!(this.is_below(this.parent, &all));
+        assert!(!this.is_below(-1, &all));
     }
 
     #[test]

@@ -267,7 +267,9 @@ async fn a_crashed_run_is_cleaned_by_the_next_up(world: &World) -> Result<Outcom
     kill_process(Pid::from_raw(engine).context("a process number")?, Signal::KILL).context("cannot kill the engine")?;
     ensure!(!world.lab.leftovers()?.is_empty(), "a crash left nothing, so this test shows nothing");
     world.lab.up(&CLUSTERS)?;
-    let alive = held.alive();
+    let successor = world.lab.status()?.own_engine().context("an engine runs again")?;
+    ensure!(successor != engine, "the engine that was killed answers");
+    let alive = held.alive(Some(successor));
     ensure!(alive.is_empty(), "of the crashed run there still are:\n{}", alive.join("\n"));
     world.lab.probe()?;
     for name in CLUSTERS {
