@@ -135,6 +135,7 @@ build_probe() { GOOS=linux go_build "$1" "$HERE/probe" lab-probe; }
 load_images() {
     local image name id
     [ $# -gt 0 ] || die "load what? lab load IMAGE…"
+    find_kind
     for image in "$@"; do
         docker image inspect "$image" >/dev/null 2>&1 || die "there is no image $image; build it with 'docker build -t $image …' after eval \"\$($HERE/lab env)\""
     done

@@ -204,7 +204,12 @@ engine_kill() {
         sleep 0.1
     done
     mounts_of_ours | sort -r | while read -r pid; do umount -l "$pid" || true; done
-    [ ! -e /sys/class/net/$BRIDGE ] || ip link delete $BRIDGE || true
+    # Orphaned sockets keep a killed node's network namespace alive for minutes, and with it its end of the pair: without
+    # the bridge nobody would know these any more.
+    if [ -e /sys/class/net/$BRIDGE ]; then
+        ip -o link show master $BRIDGE | sed -n 's/^[0-9]*: \([^:@]*\).*/\1/p' | while read -r pid; do ip link delete "$pid" || true; done
+        ip link delete $BRIDGE || true
+    fi
     for _ in $(seq 20); do
         cgroup_folders | while read -r folder; do find "$folder" -depth -type d -exec rmdir {} + 2>/dev/null; done || true
         [ -n "$(cgroup_folders)" ] || break
