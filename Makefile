@@ -4,8 +4,9 @@ export RUSTDOCFLAGS ?= -D warnings
 
 .PHONY: test tools format lint direction deny docs unit demo e2e manifests clean
 
-## Everything: format, lints, direction of dependencies, licenses, docs, tests, and the demo as a user runs it.
-test: tools format lint direction deny docs unit demo
+## Everything: format, lints, direction of dependencies, licenses, docs, tests, the demo as a user runs it, and the
+## end-to-end tests on kind clusters.
+test: tools format lint direction deny docs unit demo e2e
 	@echo "all checks passed"
 
 ## What the checks need beyond the pinned toolchain.
@@ -37,7 +38,7 @@ demo:
 
 ## End-to-end tests on kind clusters, which the lab makes (docs/e2e.md). Skipped, and said so, where it cannot.
 e2e:
-	$(CARGO) test -p securelink-e2e --locked
+	@./e2e/run
 
 ## Writes the CRD manifests anew from the types.
 manifests:

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, ServiceAccount};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
@@ -64,6 +64,40 @@ impl Cluster {
         Ok(namespace)
     }
 
+    /// Creates an object of the whole cluster, written as in YAML.
+    pub async fn create<K>(&self, object: Value) -> Result<K>
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        create(&Api::<K>::all(self.client.clone()), &PostParams::default(), object)
+            .await
+            .with_context(|| self.name.clone())
+    }
+
+    /// Removes an object of the whole cluster, and returns when it is gone.
+    pub async fn remove<K>(&self, name: &str) -> Result<()>
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let api = Api::<K>::all(self.client.clone());
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("cannot remove {} {name}", K::kind(&()))),
+            Ok(_) => {}
+        }
+        until(&api, name, "be gone", NAMESPACE_LIMIT, |found| found.is_none()).await.map(drop)
+    }
+
     /// Removes the namespaces of a run that was killed: they hold node ports that the next run needs.
     pub async fn sweep(&self) -> Result<()> {
         let ours = ListParams::default().labels(MADE_BY_A_TEST);
@@ -102,23 +136,44 @@ impl Namespace {
             + serde::Serialize
             + serde::de::DeserializeOwned,
     {
-        let kind = K::kind(&()).into_owned();
-        let name = object["metadata"]["name"].as_str().unwrap_or("without a name").to_owned();
-        let object = serde_json::from_value(object).with_context(|| format!("{name} is no {kind}"))?;
-        self.api::<K>()
-            .create(&PostParams::default(), &object)
-            .await
-            .with_context(|| format!("{}: cannot make {kind} {}/{name}", self.cluster.name, self.name))
+        self.post(&PostParams::default(), object).await
+    }
+
+    /// Has an object judged as if it were created.
+    pub async fn dry_run<K>(&self, object: Value) -> Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        self.post(&PostParams { dry_run: true, ..PostParams::default() }, object).await
+    }
+
+    async fn post<K>(&self, how: &PostParams, object: Value) -> Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        create(&self.api::<K>(), how, object).await.with_context(|| format!("{}/{}", self.cluster.name, self.name))
     }
 
     /// Removes it, and returns when all that was in it is gone.
     pub async fn remove(&self) -> Result<()> {
-        let api = Api::<KubeNamespace>::all(self.cluster.client.clone());
-        match api.delete(&self.name, &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("cannot remove namespace {}", self.name)),
-            Ok(_) => {}
-        }
-        until(&api, &self.name, "be gone", NAMESPACE_LIMIT, |found| found.is_none()).await.map(drop)
+        self.cluster.remove::<KubeNamespace>(&self.name).await
     }
+}
+
+async fn create<K>(api: &Api<K>, how: &PostParams, object: Value) -> Result<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + serde::Serialize + serde::de::DeserializeOwned,
+{
+    let kind = K::kind(&()).into_owned();
+    let name = object["metadata"]["name"].as_str().unwrap_or("without a name").to_owned();
+    let object = serde_json::from_value(object).with_context(|| format!("{name} is no {kind}"))?;
+    api.create(how, &object).await.with_context(|| format!("cannot make {kind} {name}"))
 }

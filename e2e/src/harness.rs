@@ -3,7 +3,7 @@
 //! A test that cannot run here is reported as ignored, never as passed.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
@@ -18,6 +18,10 @@ use crate::machine::Surroundings;
 
 /// The two organizations of every test.
 pub const CLUSTERS: [&str; 2] = ["org-a", "org-b"];
+
+/// Where whoever brought the lab up for this run recorded what the machine held before ([`Surroundings::recorded`]).
+/// Where it is set, this run may end the lab.
+const BEFORE: &str = "SECURELINK_E2E_BEFORE";
 
 /// How a test ended that did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,7 @@ pub struct World {
     /// The lab.
     pub lab: Lab,
     raised: OnceLock<Result<Raised, String>>,
+    product: OnceLock<Result<String, String>>,
     namespaces: Mutex<Vec<Namespace>>,
     swept: Mutex<BTreeSet<String>>,
     logs: PathBuf,
@@ -55,7 +60,7 @@ pub struct World {
 #[derive(Clone)]
 struct Raised {
     image: String,
-    was_up: bool,
+    may_end: bool,
     before: Result<Arc<Surroundings>, String>,
 }
 
@@ -64,6 +69,7 @@ impl World {
         Self {
             lab: Lab::default(),
             raised: OnceLock::new(),
+            product: OnceLock::new(),
             namespaces: Mutex::default(),
             swept: Mutex::default(),
             logs,
@@ -73,11 +79,13 @@ impl World {
     /// Brings the clusters up, once for all tests; whoever comes later gets the same answer.
     fn raised(&self) -> Result<Raised> {
         let raise = || {
-            let before = Surroundings::now().map(Arc::new).map_err(|error| format!("{error:#}"));
+            let recorded = std::env::var_os(BEFORE).map(PathBuf::from);
+            let before = recorded.as_deref().map_or_else(Surroundings::now, Surroundings::recorded);
+            let before = before.map(Arc::new).map_err(|error| format!("{error:#}"));
             let ready = self.lab.status()?.ready();
             let was_up = CLUSTERS.iter().all(|name| ready.iter().any(|up| up == name));
             self.lab.up(&CLUSTERS)?;
-            anyhow::Ok(Raised { image: self.lab.probe()?, was_up, before })
+            anyhow::Ok(Raised { image: self.lab.probe()?, may_end: !was_up || recorded.is_some(), before })
         };
         self.raised
             .get_or_init(|| raise().map_err(|error| format!("{error:#}")))
@@ -85,9 +93,9 @@ impl World {
             .map_err(|error| anyhow!(error))
     }
 
-    /// Whether the lab was up before this run, so that ending it is somebody else's decision.
-    pub fn was_up(&self) -> Result<bool> {
-        Ok(self.raised()?.was_up)
+    /// Whether this run may end the lab: not where somebody had it up before.
+    pub fn may_end(&self) -> Result<bool> {
+        Ok(self.raised()?.may_end)
     }
 
     /// What the machine held before this run brought the lab up.
@@ -98,6 +106,13 @@ impl World {
     /// The name of the test image that every cluster has.
     pub fn image(&self) -> Result<String> {
         Ok(self.raised()?.image)
+    }
+
+    /// The name of the product's image, built once and in every cluster.
+    pub fn product(&self) -> Result<String> {
+        self.raised()?;
+        let built = self.product.get_or_init(|| self.lab.image().map_err(|error| format!("{error:#}")));
+        built.clone().map_err(|error| anyhow!(error))
     }
 
     /// A client for one of [`CLUSTERS`].
@@ -128,7 +143,10 @@ impl World {
         if let Err(error) = outcome {
             let folder = self.logs.join(test.name);
             let logs = match self.lab.logs(&folder) {
-                Ok(()) => format!("objects, events and logs: {}", folder.display()),
+                Ok(()) => {
+                    digest(&folder);
+                    format!("objects, events and logs: {}", folder.display())
+                }
                 Err(error) => format!("no logs could be collected: {error:#}"),
             };
             outcome = Err(error.context(logs));
@@ -166,6 +184,18 @@ pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
         Trial::ignorable_test(name, body).with_ignored_flag(hindrance.is_some())
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// What a reader who has only this output wants to see first of the logs in a folder.
+fn digest(folder: &Path) {
+    for name in CLUSTERS {
+        for (file, lines) in [("pods.txt", 60), ("events.txt", 40), ("lab-policy.log", 10)] {
+            let text = std::fs::read_to_string(folder.join(name).join(file)).unwrap_or_default();
+            let all: Vec<&str> = text.lines().collect();
+            tell(&format!("--- {name}: {file}, its last {lines} lines"));
+            all.iter().skip(all.len().saturating_sub(lines)).for_each(|line| tell(line));
+        }
+    }
 }
 
 /// A line for who watches the run.

@@ -57,6 +57,11 @@ impl Lab {
         self.run(&["probe"])
     }
 
+    /// Builds the product's image from this checkout and puts it into every cluster; the image's name.
+    pub fn image(&self) -> Result<String> {
+        self.run(&["image"])
+    }
+
     /// Puts images of the engine into every cluster.
     pub fn load(&self, images: &[&str]) -> Result<()> {
         self.run(&[&["load"], images].concat()).map(drop)

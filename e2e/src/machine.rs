@@ -28,6 +28,19 @@ impl Surroundings {
     pub fn now() -> Result<Self> {
         Ok(Self { interfaces: interfaces()?, tables: tables()?, mounts: mounts()? })
     }
+
+    /// Reads what `e2e/run` recorded before it brought the lab up: the output of the same commands, a file each.
+    pub fn recorded(folder: &Path) -> Result<Self> {
+        let read = |file: &str| {
+            let path = folder.join(file);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        Ok(Self {
+            interfaces: interfaces_of(&read("interfaces")?),
+            tables: tables_of(&read("tables")?),
+            mounts: mounts_of(&read("mounts")?),
+        })
+    }
 }
 
 /// What the lab holds while it is up.
@@ -163,18 +176,28 @@ fn own_namespaces() -> BTreeSet<String> {
 }
 
 fn interfaces() -> Result<BTreeSet<String>> {
-    let said = output("ip", &["-brief", "link", "show"])?;
-    Ok(said.lines().filter_map(|line| Some(line.split_whitespace().next()?.split('@').next()?.to_owned())).collect())
+    Ok(interfaces_of(&output("ip", &["-brief", "link", "show"])?))
+}
+
+fn interfaces_of(said: &str) -> BTreeSet<String> {
+    said.lines().filter_map(|line| Some(line.split_whitespace().next()?.split('@').next()?.to_owned())).collect()
 }
 
 fn tables() -> Result<BTreeSet<String>> {
-    Ok(output("nft", &["list", "tables"])?.lines().map(str::to_owned).collect())
+    Ok(tables_of(&output("nft", &["list", "tables"])?))
+}
+
+fn tables_of(said: &str) -> BTreeSet<String> {
+    said.lines().map(str::to_owned).collect()
+}
+
+fn mounts() -> Result<BTreeSet<String>> {
+    Ok(mounts_of(&fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?))
 }
 
 /// Root within the file system and mount point: for a mounted namespace the root is its name.
-fn mounts() -> Result<BTreeSet<String>> {
-    let said = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
-    Ok(said.lines().map(|line| line.split(' ').skip(3).take(2).collect::<Vec<_>>().join(" ")).collect())
+fn mounts_of(said: &str) -> BTreeSet<String> {
+    said.lines().map(|line| line.split(' ').skip(3).take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 /// The lab's folders below a cgroup root, at most `depth` levels down.

@@ -76,6 +76,13 @@ impl Probe {
         self.ask(&[&["dial", "--timeout", "2s"], word, &[target]].concat()).await
     }
 
+    /// Sends bytes to an echo and takes them back: how long that took.
+    pub async fn echo(&self, target: &str, bytes: u64) -> Result<Duration> {
+        let answer = self.ask(&["dial", "--timeout", "15s", "--bytes", &bytes.to_string(), target]).await?;
+        let took = answer.said.strip_prefix("connected ").and_then(|millis| millis.parse().ok());
+        took.map(Duration::from_millis).with_context(|| format!("{target} did not echo {bytes} bytes: {answer:?}"))
+    }
+
     /// Gets a URL.
     pub async fn get(&self, url: &str) -> Result<Answer> {
         self.ask(&["get", url]).await

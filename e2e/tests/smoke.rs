@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use rustix::process::{Pid, Signal, kill_process};
+use securelink_crds::SecureLink;
 use securelink_e2e::harness::{self, CLUSTERS, tell};
 use securelink_e2e::machine::Holdings;
 use securelink_e2e::probe::{self, ECHO_PORT, HTTP_PORT, Probe, READY_LIMIT};
-use securelink_e2e::wait::until;
+use securelink_e2e::wait::{asking, until};
 use securelink_e2e::{Cluster, Namespace, Outcome, Test, World};
 use serde_json::{Value, json};
 
@@ -26,6 +30,11 @@ const RELAY_PORT: u16 = 30443;
 const HIDDEN_PORT: u16 = 30444;
 /// What a node serves besides: its API server and its kubelet.
 const NODE_PORTS: [u16; 2] = [6443, 10250];
+
+/// How long the demo may take in a pod.
+const DEMO_LIMIT: Duration = Duration::from_mins(2);
+/// What a link of 4 Mbit/s carries in two seconds.
+const THROTTLED_BYTES: u64 = 1_000_000;
 
 /// Why a test that ends the lab is left out.
 const WAS_UP: &str = "the lab was up before this run, and is left up; run `lab down` first to try this too";
@@ -41,7 +50,10 @@ fn main() -> ExitCode {
             two_clusters_come_up_and_up_again_is_harmless
             a_restricted_deployment_is_ready_and_its_service_and_dns_answer
             a_pod_that_is_not_restricted_is_refused
-            the_api_server_accepts_our_definitions
+            a_service_account_may_do_what_a_role_says_and_no_more
+            an_admission_policy_refuses_what_it_forbids
+            our_definitions_are_established_and_their_rules_judge
+            our_image_runs_restricted_and_holds_no_shell
             a_network_policy_lets_pass_whom_it_names_and_nobody_else
             a_network_policy_judges_addresses_named_ports_and_egress
             only_the_exposed_port_of_the_other_cluster_is_reachable
@@ -106,7 +118,7 @@ async fn a_restricted_deployment_is_ready_and_its_service_and_dns_answer(world: 
 async fn until_answered(client: &Probe, url: &str) -> Result<String> {
     let answered = |answer: &probe::Answer| answer.success;
     let limit = Duration::from_secs(30);
-    securelink_e2e::wait::asking(url, limit, answered, async || client.get(url).await).await.map(|answer| answer.said)
+    asking(url, limit, answered, async || client.get(url).await).await.map(|answer| answer.said)
 }
 
 async fn a_pod_that_is_not_restricted_is_refused(world: &World) -> Result<Outcome> {
@@ -123,22 +135,160 @@ async fn a_pod_that_is_not_restricted_is_refused(world: &World) -> Result<Outcom
     Ok(Outcome::Held)
 }
 
-/// By a dry run, which judges schema and rules and stores nothing.
-async fn the_api_server_accepts_our_definitions(world: &World) -> Result<Outcome> {
-    let api = Api::<CustomResourceDefinition>::all(world.cluster(CLUSTERS[0]).await?.client);
-    for mut definition in securelink_crds::definitions() {
-        let name = definition.metadata.name.clone().context("a definition has a name")?;
-        // One that is there already is judged as an update.
-        let there = api.get_opt(&name).await?;
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
-        let judged = if let Some(there) = there {
-            definition.metadata.resource_version = there.metadata.resource_version;
-            api.replace(&name, &dry, &definition).await
-        } else {
-            api.create(&dry, &definition).await
-        };
-        judged.with_context(|| format!("{name} is refused"))?;
+async fn a_service_account_may_do_what_a_role_says_and_no_more(world: &World) -> Result<Outcome> {
+    for name in CLUSTERS {
+        let namespace = world.namespace(&world.cluster(name).await?, "rights").await?;
+        let subject = json!([{ "kind": "ServiceAccount", "name": "default", "namespace": namespace.name }]);
+        let rule = json!({ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"] });
+        ensure!(!may(&namespace, "get", "configmaps").await?, "{name}: nobody gave this right");
+        namespace.create::<Role>(json!({ "metadata": { "name": "reader" }, "rules": [rule] })).await?;
+        let reader = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader" });
+        let binding = json!({ "metadata": { "name": "reader" }, "subjects": subject, "roleRef": reader });
+        namespace.create::<RoleBinding>(binding).await?;
+        let granted = async || may(&namespace, "get", "configmaps").await;
+        asking("the role is in force", Duration::from_secs(30), |granted: &bool| *granted, granted).await?;
+        for (verb, resource) in [("list", "configmaps"), ("get", "secrets")] {
+            ensure!(!may(&namespace, verb, resource).await?, "{name}: the role does not say {verb} {resource}");
+        }
     }
+    Ok(Outcome::Held)
+}
+
+/// Whether the namespace's default service account may.
+async fn may(namespace: &Namespace, verb: &str, resource: &str) -> Result<bool> {
+    let user = format!("system:serviceaccount:{0}:default", namespace.name);
+    let attributes = json!({ "namespace": namespace.name, "verb": verb, "resource": resource });
+    let review = json!({ "metadata": {}, "spec": { "user": user, "resourceAttributes": attributes } });
+    let review: SubjectAccessReview = serde_json::from_value(review)?;
+    let reviews = Api::<SubjectAccessReview>::all(namespace.cluster.client.clone());
+    let judged = reviews.create(&PostParams::default(), &review).await.context("the API server judges no access")?;
+    Ok(judged.status.is_some_and(|status| status.allowed))
+}
+
+async fn an_admission_policy_refuses_what_it_forbids(world: &World) -> Result<Outcome> {
+    for name in CLUSTERS {
+        let cluster = world.cluster(name).await?;
+        let namespace = world.namespace(&cluster, "admission").await?;
+        // Of the whole cluster, so named after the namespace; it goes however the test ends.
+        let of_test = AdmissionPolicy { cluster: &cluster, name: &namespace.name };
+        of_test.create().await?;
+        let judged = refused_by_policy(&namespace).await;
+        of_test.remove().await?;
+        judged?;
+    }
+    Ok(Outcome::Held)
+}
+
+async fn refused_by_policy(namespace: &Namespace) -> Result<()> {
+    let map = |name: &str| json!({ "metadata": { "name": name }, "data": {} });
+    let forbidden = async || match namespace.dry_run::<ConfigMap>(map("forbidden")).await {
+        Ok(_) => Ok(String::new()),
+        Err(error) => Ok(format!("{error:#}")),
+    };
+    let named = |refusal: &String| refusal.contains("this name is forbidden");
+    asking("the admission policy is in force", Duration::from_mins(1), named, forbidden).await?;
+    namespace.dry_run::<ConfigMap>(map("allowed")).await.map(drop)
+}
+
+struct AdmissionPolicy<'a> {
+    cluster: &'a Cluster,
+    name: &'a str,
+}
+
+impl AdmissionPolicy<'_> {
+    async fn create(&self) -> Result<()> {
+        let rule = json!({
+            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"],
+        });
+        let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": self.name } });
+        let judge = json!({ "expression": "object.metadata.name != 'forbidden'", "message": "this name is forbidden" });
+        let matching = json!({ "resourceRules": [rule], "namespaceSelector": here });
+        let spec = json!({ "failurePolicy": "Fail", "matchConstraints": matching, "validations": [judge] });
+        self.cluster
+            .create::<ValidatingAdmissionPolicy>(json!({ "metadata": { "name": self.name }, "spec": spec }))
+            .await?;
+        let spec = json!({ "policyName": self.name, "validationActions": ["Deny"] });
+        let binding = json!({ "metadata": { "name": self.name }, "spec": spec });
+        self.cluster.create::<ValidatingAdmissionPolicyBinding>(binding).await.map(drop)
+    }
+
+    async fn remove(&self) -> Result<()> {
+        self.cluster.remove::<ValidatingAdmissionPolicyBinding>(self.name).await?;
+        self.cluster.remove::<ValidatingAdmissionPolicy>(self.name).await
+    }
+}
+
+async fn our_definitions_are_established_and_their_rules_judge(world: &World) -> Result<Outcome> {
+    let cluster = world.cluster(CLUSTERS[0]).await?;
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    let mut made = Vec::new();
+    for definition in securelink_crds::definitions() {
+        let name = definition.metadata.name.clone().context("a definition has a name")?;
+        if definitions.get_opt(&name).await?.is_none() {
+            made.push(name.clone());
+        }
+        let force = PatchParams::apply("securelink-e2e").force();
+        definitions
+            .patch(&name, &force, &Patch::Apply(&definition))
+            .await
+            .with_context(|| format!("{name} is refused"))?;
+        let established = |it: Option<&CustomResourceDefinition>| it.is_some_and(is_established);
+        until(&definitions, &name, "become Established", READY_LIMIT, established).await?;
+    }
+    let judged = judged_by_definition(&world.namespace(&cluster, "definitions").await?).await;
+    for name in made {
+        cluster.remove::<CustomResourceDefinition>(&name).await?;
+    }
+    judged.map(|()| Outcome::Held)
+}
+
+fn is_established(definition: &CustomResourceDefinition) -> bool {
+    let conditions = definition.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Established" && condition.status == "True")
+}
+
+/// A link that product users may write, and one that a rule of the definition forbids: it cannot be reached and reaches
+/// nobody.
+async fn judged_by_definition(namespace: &Namespace) -> Result<()> {
+    let link = |endpoints: Value| {
+        let peer = json!({
+            "trustDomain": "europol.example", "endpoints": endpoints,
+            "fingerprints": [format!("sha256:{}", "0f".repeat(32))],
+        });
+        json!({ "metadata": { "name": "europol" }, "spec": { "identityRef": { "name": "default" }, "peer": peer } })
+    };
+    namespace.dry_run::<SecureLink>(link(json!([{ "host": "link.europol.example", "port": 443 }]))).await?;
+    let Err(refusal) = namespace.dry_run::<SecureLink>(link(json!([]))).await else {
+        bail!("a link without endpoints and without expose is admitted");
+    };
+    ensure!(format!("{refusal:#}").contains("expose"), "{refusal:#}");
+    Ok(())
+}
+
+/// Root, privileges, a writable root and a network are what a partner's cluster would not give it.
+async fn our_image_runs_restricted_and_holds_no_shell(world: &World) -> Result<Outcome> {
+    let image = world.product()?;
+    let namespace = world.namespace(&world.cluster(CLUSTERS[0]).await?, "image").await?;
+    let mut spec = probe::spec(&image);
+    spec["restartPolicy"] = json!("Never");
+    spec["volumes"] = json!([{ "name": "tmp", "emptyDir": {} }]);
+    let container = &mut spec["containers"][0];
+    container["args"] = json!(["demo"]);
+    container["volumeMounts"] = json!([{ "name": "tmp", "mountPath": "/tmp" }]);
+    for needless in ["ports", "readinessProbe"] {
+        container.as_object_mut().context("a container is an object")?.remove(needless);
+    }
+    let mut shell = spec.clone();
+    shell["containers"][0]["command"] = json!(["/bin/sh"]);
+    namespace.create::<Pod>(json!({ "metadata": { "name": "demo" }, "spec": spec })).await?;
+    namespace.create::<Pod>(json!({ "metadata": { "name": "shell" }, "spec": shell })).await?;
+    let ended = |phase: &'static str| {
+        move |pod: Option<&Pod>| pod.and_then(|it| it.status.as_ref()?.phase.as_deref()) == Some(phase)
+    };
+    until(&namespace.api(), "demo", "succeed", DEMO_LIMIT, ended("Succeeded")).await?;
+    let pod = until(&namespace.api(), "shell", "fail", READY_LIMIT, ended("Failed")).await?;
+    let why = serde_json::to_string(&pod.and_then(|pod| pod.status))?;
+    ensure!(why.contains("StartError") && why.contains("no such file"), "a shell ran in the image: {why}");
     Ok(Outcome::Held)
 }
 
@@ -230,10 +380,14 @@ async fn a_cut_between_clusters_is_seen_and_heals(world: &World) -> Result<Outco
         world.lab.heal()?;
         dialer.until_connected(&target).await?;
     }
-    world.lab.throttle(CLUSTERS[0], CLUSTERS[1], "1mbit")?;
-    dialer.until_connected(&target).await?;
+    world.lab.throttle(CLUSTERS[0], CLUSTERS[1], "4mbit")?;
+    let slow = dialer.echo(&target, THROTTLED_BYTES).await?;
+    world.lab.heal()?;
+    let fast = dialer.echo(&target, THROTTLED_BYTES).await?;
     drop(healed);
-    dialer.until_connected(&target).await?;
+    // The first bytes pass as the bucket's burst, and the last ones may rest in buffers.
+    ensure!(slow >= Duration::from_millis(1600), "{THROTTLED_BYTES} bytes at 4 Mbit/s took {slow:?}");
+    ensure!(fast < slow / 2, "healed, {THROTTLED_BYTES} bytes take {fast:?}, throttled {slow:?}");
     Ok(Outcome::Held)
 }
 
@@ -256,7 +410,7 @@ async fn ensure_silent(dialer: &Probe, target: &str) -> Result<()> {
 }
 
 async fn a_crashed_run_is_cleaned_by_the_next_up(world: &World) -> Result<Outcome> {
-    if world.was_up()? {
+    if !world.may_end()? {
         return Ok(Outcome::Skipped(WAS_UP.to_owned()));
     }
     let Some(engine) = world.lab.status()?.own_engine() else {
@@ -280,7 +434,7 @@ async fn a_crashed_run_is_cleaned_by_the_next_up(world: &World) -> Result<Outcom
 }
 
 async fn down_leaves_nothing_behind(world: &World) -> Result<Outcome> {
-    if world.was_up()? {
+    if !world.may_end()? {
         return Ok(Outcome::Skipped(WAS_UP.to_owned()));
     }
     let held = match world.lab.status()?.own_engine() {

@@ -3,6 +3,8 @@
 
 # shellcheck disable=SC2034
 RELAY_PORT=30443 # the only port of a cluster that another cluster reaches, a NodePort by convention
+PROBE_IMAGE=lab-probe:1
+OWN_IMAGE=securelink:lab
 
 kind_name() { echo "securelink-$1"; }
 node_of()   { echo "securelink-$1-control-plane"; }
@@ -88,35 +90,17 @@ kubeadmConfigPatches:
 YAML
 }
 
-# policy_agent NAME: starts the NetworkPolicy agent, where kindnet is absent. A systemd unit and not a pod, so that
-# it is there before the first pod and needs no image.
-policy_agent() {
-    local name=$1
-    [ -f "$HERE/policy/main.go" ] || { echo "no policy agent in $HERE/policy: NetworkPolicies are not enforced"; return 0; }
-    docker cp "$POLICY/bin/lab-policy" "$(node_of "$name"):/usr/local/bin/lab-policy"
-    in_node "$name" sh -c 'cat >/etc/systemd/system/lab-policy.service' <<UNIT
-[Unit]
-Description=NetworkPolicy agent of the lab
-After=network.target
-StartLimitIntervalSec=0
-[Service]
-Type=notify
-ExecStart=/usr/local/bin/lab-policy --kubeconfig=/etc/kubernetes/admin.conf --node=$(node_of "$name")
-Restart=always
-RestartSec=1
-[Install]
-WantedBy=multi-user.target
-UNIT
-    in_node "$name" systemctl enable --now lab-policy.service
-    until_true 30 "the policy agent" in_node "$name" systemctl is-active lab-policy.service
-}
+# policy_agent NAME: starts the NetworkPolicy agent, where kindnet is absent.
+policy_agent() { "$HERE/policy/install" "$(node_of "$1")" "$POLICY/bin/lab-policy"; }
 
 build_policy() { go_build "$1" "$HERE/policy" lab-policy; }
 
 policy_part() {
-    [ -f "$HERE/policy/main.go" ] || return 0
     need_go
-    part policy "$(key "$(find "$HERE/policy" -name '*.go' -o -name 'go.*' | sort | xargs cat | sha256sum)")" "the NetworkPolicy agent, as kindnet is absent" build_policy
+    local sources
+    sources=$(find "$HERE/policy" \( -name '*.go' -o -name 'go.*' \) ! -name '*_test.go' | sort)
+    # shellcheck disable=SC2086 # a list of files
+    part policy "$(key "$(recipe $sources)")" "the NetworkPolicy agent, as kindnet is absent" build_policy
     POLICY=$PART
 }
 
@@ -125,11 +109,37 @@ probe() {
     need_go
     part probe "$(key "$(recipe "$HERE"/probe/*.go "$HERE"/probe/go.mod)")" "the test program lab-probe" build_probe
     cp "$HERE/probe/Dockerfile" "$PART/bin/"
-    step "build the image lab-probe" docker build -q -t lab-probe:1 "$PART/bin"
-    [ -z "$(every_cluster)" ] || load_images lab-probe:1
-    echo lab-probe:1
+    step "build the image lab-probe" docker build -q -t "$PROBE_IMAGE" "$PART/bin"
+    [ -z "$(every_cluster)" ] || load_images "$PROBE_IMAGE"
+    echo "$PROBE_IMAGE"
 }
 build_probe() { GOOS=linux go_build "$1" "$HERE/probe" lab-probe; }
+
+# own_image: the product's image. Its binary is built by the cargo of this checkout, so that what was compiled before is
+# used again and nothing is pulled; where there is none, by the Dockerfile's own stage.
+own_image() {
+    local root=$HERE/../.. context=$STATE/image
+    if [ "$(uname -s)" = Linux ] && have cargo; then
+        step "build a static securelink" static_binary "$root" "$context"
+        step "build the image $OWN_IMAGE" docker build -q -t "$OWN_IMAGE" -f "$root/Dockerfile" --target from-binary "$context"
+    else
+        step "build the image $OWN_IMAGE, its binary included" docker build -q -t "$OWN_IMAGE" "$root"
+    fi
+    rm -rf "$context"
+    [ -z "$(every_cluster)" ] || load_images "$OWN_IMAGE"
+    echo "$OWN_IMAGE"
+}
+
+# static_binary ROOT INTO. A named target, even if it is the machine's own: see the Dockerfile.
+static_binary() {
+    local target folder
+    cd "$1"
+    target=$(rustc -vV | sed -n 's/^host: //p')
+    folder=$(cargo metadata --no-deps --format-version 1 --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --package securelink --target "$target"
+    mkdir -p "$2"
+    cp "$folder/$target/release/securelink" "$2/"
+}
 
 # load_images IMAGE…
 load_images() {

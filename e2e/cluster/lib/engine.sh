@@ -220,10 +220,12 @@ engine_kill() {
 
 # leftovers_own: what our own engine has left outside its folders, a line each; nothing when it is down.
 leftovers_own() {
-    local each
+    local each command
     [ -r /proc/self/mounts ] || return 0
     for each in $(cgroup_processes); do
-        printf 'process %s %s\n' "$each" "$(tr '\0' ' ' <"/proc/$each/cmdline" 2>/dev/null | cut -c1-80)"
+        # One that ended meanwhile is not left.
+        command=$(tr '\0' ' ' 2>/dev/null <"/proc/$each/cmdline" | cut -c1-80) || continue
+        printf 'process %s %s\n' "$each" "$command"
     done
     mounts_of_ours | sed 's/^/mount /'
     cgroup_folders | sed 's/^/cgroup /'

@@ -33,15 +33,17 @@ need_go() {
     [ "$found" -eq 26 ] || say "warning: Kubernetes $KUBERNETES is tried with Go 1.26, this is $(go env GOVERSION)"
 }
 
+# -v names each package when it is compiled: that is what `step` shows of a long build.
+
 # go_install FOLDER MODULE@VERSION LDFLAGS…
 go_install() {
     local into=$1 module=$2; shift 2
-    GOBIN="$into/bin" GOFLAGS=-buildvcs=false CGO_ENABLED=0 nice go install -trimpath -ldflags "-s -w $*" "$module"
+    GOBIN="$into/bin" GOFLAGS=-buildvcs=false CGO_ENABLED=0 nice go install -v -trimpath -ldflags "-s -w $*" "$module"
 }
 
 # go_build FOLDER SOURCE NAME LDFLAGS…
 go_build() {
     local into=$1 from=$2 name=$3; shift 3
     mkdir -p "$into/bin"
-    (cd "$from" && GOFLAGS=-buildvcs=false CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w $*" -o "$into/bin/$name" .)
+    (cd "$from" && GOFLAGS=-buildvcs=false CGO_ENABLED=0 nice go build -v -trimpath -ldflags "-s -w $*" -o "$into/bin/$name" .)
 }

@@ -2,6 +2,8 @@
 //
 //	lab-probe serve [--echo :7000] [--http :8080]   echo what comes; answer HTTP with this pod's name
 //	lab-probe dial [--send TEXT] HOST:PORT           prints `connected`, or why not in one word
+//	lab-probe dial --bytes N HOST:PORT               sends N bytes to an echo and takes them back; prints `connected`
+//	                                                 and the milliseconds
 //	lab-probe get URL                                prints the status and the body
 //	lab-probe resolve NAME                           prints the addresses
 //
@@ -33,10 +35,16 @@ func main() {
 	echo := flags.String("echo", ":7000", "where serve echoes")
 	web := flags.String("http", ":8080", "where serve answers HTTP")
 	send := flags.String("send", "", "what dial sends and expects back")
+	count := flags.Int64("bytes", 0, "how many bytes dial sends and expects back")
 	_ = flags.Parse(os.Args[2:])
 	commands := map[string]func() error{
-		"serve":   func() error { return serve(*echo, *web) },
-		"dial":    func() error { return dial(flags.Arg(0), *send, *timeout) },
+		"serve": func() error { return serve(*echo, *web) },
+		"dial": func() error {
+			if *count > 0 {
+				return echoed(flags.Arg(0), *count, *timeout)
+			}
+			return dial(flags.Arg(0), *send, *timeout)
+		},
 		"get":     func() error { return get(flags.Arg(0), *timeout) },
 		"resolve": func() error { return resolve(flags.Arg(0), *timeout) },
 	}
@@ -132,6 +140,34 @@ func dial(address, send string, timeout time.Duration) error {
 	fmt.Println("connected", connection.RemoteAddr())
 	return nil
 }
+
+// echoed sends and takes back at once, so that each direction carries its bytes in the same time.
+func echoed(address string, count int64, timeout time.Duration) error {
+	connection, err := net.DialTimeout("tcp", address, timeout)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	began := time.Now()
+	_ = connection.SetDeadline(began.Add(timeout))
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(connection, zeros{}, count)
+		sent <- err
+	}()
+	if _, err := io.CopyN(io.Discard, connection, count); err != nil {
+		return err
+	}
+	if err := <-sent; err != nil {
+		return err
+	}
+	fmt.Println("connected", time.Since(began).Milliseconds())
+	return nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(into []byte) (int, error) { return len(into), nil }
 
 func get(url string, timeout time.Duration) error {
 	client := &http.Client{Timeout: timeout}
