@@ -1,81 +1,26 @@
-//! Control connections: declarations, heads and heartbeats; and the loop that keeps one up.
+//! One control connection: declarations, heads, heartbeats, and word of replicas that come and go.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::frames::Fault;
-use crate::handshake::connect;
 use crate::link::Link;
 use crate::view::View;
-use crate::wire::{Code, Drain, Message, Ping, Role, Side, Want};
+use crate::wire::{Code, Drain, Message, Peers, Ping, ReplicaId, Side, Want};
 
 /// Between heartbeats (contracts 1).
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Without a byte for so long the other end is dead (contracts 1).
 const DEAD_AFTER: Duration = Duration::from_millis(2_500);
-/// First wait after a failure, and the longest. A partner's restart is found within seconds, an outage of days costs
-/// a handshake every ten seconds.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// A connection that lived so long and ends for a new certificate is made anew without a wait.
-const SETTLED_AFTER: Duration = Duration::from_secs(1);
-/// A connection that lived so long was a good one: the next failure begins at the first wait again.
-const GOOD_AFTER: Duration = Duration::from_secs(10);
+/// After so long, two heartbeats, others are given the new streams.
+const OVERDUE_AFTER: Duration = Duration::from_secs(1);
 
-/// Keeps a control connection to the peer up, as long as the relay lives.
-pub(crate) async fn supervise(link: Arc<Link>) {
-    let mut wait = BACKOFF.0;
-    while !link.stop.is_cancelled() {
-        let view = link.view();
-        if view.snapshot.peer.endpoints.is_empty() {
-            changed(&link, &view).await;
-            continue;
-        }
-        let start = Instant::now();
-        let failure = match link.unless_stopped(connect(&link, Role::Control)).await {
-            Some(Ok(connection)) => drive(&link, connection).await,
-            Some(Err(failure)) => failure,
-            None => return,
-        };
-        if link.stop.is_cancelled() {
-            return;
-        }
-        // At once, unless the peer says so again and again.
-        if matches!(failure, Failure::TrustChanged) && start.elapsed() > SETTLED_AFTER {
-            wait = BACKOFF.0;
-            continue;
-        }
-        report(&link, &failure);
-        if start.elapsed() > GOOD_AFTER {
-            wait = BACKOFF.0;
-        }
-        let jittered = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
-        tokio::select! {
-            () = sleep(jittered) => wait = (wait * 2).min(BACKOFF.1),
-            () = changed(&link, &view) => wait = BACKOFF.0,
-            () = link.stop.cancelled() => return,
-        }
-    }
-}
-
-/// Says a failure aloud once, and in a whisper while it stays the same.
-fn report(link: &Link, failure: &Failure) {
-    let reason = failure.reason();
-    let again = link.peer().last_error.as_ref().is_some_and(|last| last.reason == reason);
-    link.failed(failure);
-    if again {
-        tracing::debug!(link = %link.name, reason, %failure, "no connection to the peer");
-    } else {
-        tracing::warn!(link = %link.name, reason, %failure, "no connection to the peer");
-    }
-}
-
-/// Returns once the way to the peer, our certificate or our trust is another.
-async fn changed(link: &Link, before: &View) {
+/// Returns once the way to the peer, our certificate or our trust is another, or the relay stops.
+pub(crate) async fn changed(link: &Link, before: &View) {
     let mut generation = link.generation();
     loop {
         let now = link.view();
@@ -100,7 +45,11 @@ pub(crate) async fn drive(link: &Arc<Link>, mut connection: Connection) -> Failu
             side = ?facts.side, group = facts.tls_group, "control connection up"
         );
     }
+    if facts.side == Side::Acceptor {
+        link.replicas.called(facts.replica);
+    }
     let failure = talk(link, &mut connection).await;
+    link.parted(&facts, &failure);
     connection.end(&failure).await;
     if aloud {
         tracing::info!(link = %link.name, peer = %facts.peer.trust_domain, replica = %facts.replica, %failure, "control connection down");
@@ -112,7 +61,7 @@ async fn talk(link: &Arc<Link>, connection: &mut Connection) -> Failure {
     let mut generation = link.generation();
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut state = Talk { declared: None, drained: false, heard: Instant::now(), asked: None, nonce: 0, wanted: 0 };
+    let mut state = Talk::new();
     let mut wanted = link.reverse.wanted();
     loop {
         let view = link.view();
@@ -141,6 +90,9 @@ async fn talk(link: &Arc<Link>, connection: &mut Connection) -> Failure {
                 if state.heard.elapsed() > DEAD_AFTER {
                     return Failure::Dead(DEAD_AFTER);
                 }
+                if state.asked.is_some_and(|asked| asked.elapsed() > OVERDUE_AFTER) {
+                    link.replicas.overdue(connection.facts.replica);
+                }
                 if let Err(fault) = state.ask(connection) {
                     return fault.into();
                 }
@@ -154,6 +106,8 @@ struct Talk {
     /// Hash of the declaration last sent.
     declared: Option<securelink_relay_config::Digest>,
     drained: bool,
+    /// The siblings last named.
+    named: Arc<Vec<ReplicaId>>,
     heard: Instant,
     /// The heartbeat that waits for its answer.
     asked: Option<Instant>,
@@ -163,6 +117,11 @@ struct Talk {
 }
 
 impl Talk {
+    fn new() -> Self {
+        let named = Arc::default();
+        Self { declared: None, drained: false, named, heard: Instant::now(), asked: None, nonce: 0, wanted: 0 }
+    }
+
     /// The declaration goes before its head, so that no OPEN waits for it.
     fn tell(&mut self, link: &Link, connection: &mut Connection, view: &View) -> Result<(), Fault> {
         if self.declared != Some(view.head.hash) {
@@ -175,9 +134,15 @@ impl Talk {
             self.wanted = wanted;
             connection.frames.queue(&Message::Want(Want { count: u16::try_from(wanted).unwrap_or(u16::MAX) }))?;
         }
+        let siblings = link.siblings.load_full();
+        if siblings != self.named {
+            connection.frames.queue(&Message::Peers(Peers { replicas: siblings.to_vec() }))?;
+            self.named = siblings;
+        }
         if link.is_draining() && !self.drained {
             self.drained = true;
-            connection.frames.queue(&Message::Drain(Drain { deadline_ms: 0 }))?;
+            let deadline_ms = u32::try_from(link.drain_left().as_millis()).unwrap_or(u32::MAX);
+            connection.frames.queue(&Message::Drain(Drain { deadline_ms }))?;
         }
         Ok(())
     }
@@ -199,7 +164,7 @@ impl Talk {
             Message::Pong(_) => {
                 if let Some(asked) = self.asked.take() {
                     let took = asked.elapsed();
-                    link.rtt.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                    link.replicas.answered(connection.facts.replica, took);
                     link.metrics.rtt.set(took.as_secs_f64());
                 }
             }
@@ -211,7 +176,9 @@ impl Talk {
                     tracing::warn!(link = %link.name, %error, "the peer's declaration is not used");
                 }
             }
-            Message::Want(want) => link.reverse.heard_want(want.count),
+            Message::Want(want) => link.reverse.heard_want(connection.facts.replica, want.count),
+            Message::Peers(peers) => link.replicas.names(connection.facts.replica, peers.replicas),
+            Message::Drain(_) => link.leaves(&connection.facts),
             Message::Bye(bye) if bye.code == Code::TrustChanged => return Err(Failure::TrustChanged),
             Message::Bye(bye) => return Err(Failure::of_bye(&bye)),
             _ => {}

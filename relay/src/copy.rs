@@ -174,6 +174,10 @@ impl<'a> Copy<'a> {
             if let Some(denial) = self.denial() {
                 return End::Denied(denial);
             }
+            if !self.state.answered && self.link.replicas.is_dead(self.facts.replica) {
+                // No answer will come: another replica may give one.
+                return End::Lost(Fault::Ended);
+            }
             if let Err(fault) = connection.tell_head(&self.link.view()) {
                 return End::Lost(fault);
             }

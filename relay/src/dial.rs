@@ -1,5 +1,4 @@
-//! Reaching an address: names resolved at every dial, addresses that are never dialed, a proxy on the way.
-//! Knows neither TLS nor links.
+//! Reaching an address: names resolved, addresses that are never dialed, a proxy on the way. Knows neither TLS nor links.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,33 +25,50 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 
 /// Dials `endpoint`, trying its addresses in turn.
 pub(crate) async fn dial(endpoint: &Endpoint, denied: &[&[IpNet]]) -> Result<TcpStream, Failure> {
-    let mut last = None;
-    for address in resolve(endpoint).await? {
-        if is_denied(address.ip(), denied) {
-            last.get_or_insert(Failure::Denied { endpoint: endpoint.to_string(), address: address.ip() });
-            continue;
-        }
-        match connect(endpoint, address).await {
+    let mut last = no_address(endpoint);
+    for address in permitted(endpoint, resolve(endpoint).await?, denied)? {
+        match dial_address(endpoint, address).await {
             Ok(stream) => return Ok(stream),
-            Err(failure) => last = Some(failure),
+            Err(failure) => last = failure,
         }
     }
-    Err(last.unwrap_or_else(|| Failure::Dns {
-        host: endpoint.host.clone(),
-        error: io::Error::other("the name has no address"),
-    }))
+    Err(last)
 }
 
-async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
+/// Those of an endpoint's addresses that may be dialed.
+pub(crate) fn permitted(
+    endpoint: &Endpoint,
+    addresses: Vec<SocketAddr>,
+    denied: &[&[IpNet]],
+) -> Result<Vec<SocketAddr>, Failure> {
+    let (never, permitted): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|one| is_denied(one.ip(), denied));
+    match never.first() {
+        Some(first) if permitted.is_empty() => {
+            Err(Failure::Denied { endpoint: endpoint.to_string(), address: first.ip() })
+        }
+        _ => Ok(permitted),
+    }
+}
+
+fn no_address(endpoint: &Endpoint) -> Failure {
+    Failure::Dns { host: endpoint.host.clone(), error: io::Error::other("the name has no address") }
+}
+
+/// The addresses that the endpoint's name has now, at least one.
+pub(crate) async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, Failure> {
     let failed = |error| Failure::Dns { host: endpoint.host.clone(), error };
     match timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))).await {
-        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Ok(addresses)) => {
+            let addresses: Vec<_> = addresses.collect();
+            if addresses.is_empty() { Err(no_address(endpoint)) } else { Ok(addresses) }
+        }
         Ok(Err(error)) => Err(failed(error)),
         Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
     }
 }
 
-async fn connect(endpoint: &Endpoint, address: SocketAddr) -> Result<TcpStream, Failure> {
+/// Dials one address of `endpoint`.
+pub(crate) async fn dial_address(endpoint: &Endpoint, address: SocketAddr) -> Result<TcpStream, Failure> {
     let endpoint = || endpoint.to_string();
     match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => {

@@ -54,6 +54,9 @@ pub(crate) enum Failure {
     /// No heartbeat.
     #[error("nothing was heard from the peer for {0:?}; the network between us or its relay is down")]
     Dead(std::time::Duration),
+    /// The other end's relay is known not to answer.
+    #[error("the relay at the other end is gone; its connections are closed")]
+    Gone,
     /// Pins, identity or certificate changed.
     #[error("our trust or certificate changed; the connection is made anew")]
     TrustChanged,
@@ -110,7 +113,7 @@ impl Failure {
                 "VersionMismatch"
             }
             Self::Bye { .. } => "RefusedByPeer",
-            Self::Fault(Fault::Io(_) | Fault::Ended) => "ConnectionLost",
+            Self::Gone | Self::Fault(Fault::Io(_) | Fault::Ended) => "ConnectionLost",
             Self::Fault(_) => "ProtocolError",
             Self::TrustChanged => "TrustChanged",
             Self::TooMany => "TooManyConnections",

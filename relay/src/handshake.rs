@@ -8,50 +8,62 @@ use rustls::CommonState;
 use rustls_pki_types::ServerName;
 use securelink_pki::Refusal;
 use securelink_pki::tls::peer_from_connection;
-use securelink_relay_config::Endpoint;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::connection::{Connection, Proved};
-use crate::dial::{dial, dial_by_proxy};
+use crate::dial::{dial, dial_address, dial_by_proxy};
 use crate::failure::Failure;
 use crate::frames::{Fault, Frames};
 use crate::link::Link;
 use crate::records::{RustlsRecords, state};
 use crate::view::View;
+use crate::ways::{Way, denied};
 use crate::wire::{ALPN, Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION, Violation};
 
 /// From accept, or from connect, to HELLO (relay, "Limits").
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Dials the peer, beginning with the endpoint that last worked.
+/// Dials the peer by whichever way works, beginning with the endpoint that last did.
 pub(crate) async fn connect(link: &Arc<Link>, role: Role) -> Result<Connection, Failure> {
     let view = link.view();
     let endpoints = &view.snapshot.peer.endpoints;
     let first = link.preferred.load(Ordering::Relaxed);
     let mut last = Failure::NoEndpoint;
     for at in (0..endpoints.len()).map(|step| (first + step) % endpoints.len()) {
-        match connect_to(link, &view, &endpoints[at], role).await {
-            Ok(connection) => {
-                link.preferred.store(at, Ordering::Relaxed);
-                return Ok(connection);
-            }
-            Err(failure) => {
-                tracing::debug!(link = %link.name, endpoint = %endpoints[at], reason = failure.reason(), %failure, "dialing failed");
-                last = failure;
+        let found = link.names.ways(&view.snapshot, &endpoints[at]).await;
+        for way in &found.ways {
+            match connect_by(link, way, role).await {
+                Ok(connection) => {
+                    link.preferred.store(at, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Err(failure) => last = failure,
             }
         }
+        // Where the addresses are old ones, that is why they do not work.
+        last = found.failure.unwrap_or(last);
     }
     Err(last)
 }
 
-async fn connect_to(link: &Arc<Link>, view: &View, endpoint: &Endpoint, role: Role) -> Result<Connection, Failure> {
-    let rules = &view.snapshot.dial;
-    let denied = [rules.denied.as_slice(), rules.denied_endpoints.as_slice()];
-    let socket = match &view.snapshot.peer.proxy {
-        Some(proxy) => dial_by_proxy(proxy, endpoint, &denied).await?,
-        None => dial(endpoint, &denied).await?,
+/// Dials the peer by one way.
+pub(crate) async fn connect_by(link: &Arc<Link>, way: &Way, role: Role) -> Result<Connection, Failure> {
+    let connected = try_way(link, way, role).await;
+    if let Err(failure) = &connected {
+        tracing::debug!(link = %link.name, %way, reason = failure.reason(), %failure, "dialing failed");
+    }
+    connected
+}
+
+async fn try_way(link: &Arc<Link>, way: &Way, role: Role) -> Result<Connection, Failure> {
+    let view = link.view();
+    let endpoint = &way.endpoint;
+    let socket = match (way.address, &view.snapshot.peer.proxy) {
+        (Some(address), _) => dial_address(endpoint, address).await?,
+        (None, Some(proxy)) => dial_by_proxy(proxy, endpoint, &denied(&view.snapshot)).await?,
+        (None, None) => dial(endpoint, &denied(&view.snapshot)).await?,
     };
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| Failure::Dns { host: endpoint.host.clone(), error: std::io::Error::other("not a host name") })?;
@@ -59,8 +71,8 @@ async fn connect_to(link: &Arc<Link>, view: &View, endpoint: &Endpoint, role: Ro
         let connector = TlsConnector::from(Arc::clone(&view.tls.client));
         let stream = connector.connect(name, socket).await;
         let stream = stream.map_err(|error| Failure::of_handshake(error, &endpoint.to_string()))?;
-        let (frames, proved) = prove(link, view, stream.into(), Session::dialer(role))?;
-        exchange(link, view, frames, proved, Some(role)).await
+        let (frames, proved) = prove(link, &view, stream.into(), Session::dialer(role))?;
+        exchange(link, &view, frames, proved, Some(role)).await
     };
     timeout(HELLO_TIMEOUT, greet).await.map_err(|_| Failure::Silent(HELLO_TIMEOUT))?
 }

@@ -4,6 +4,7 @@
 //! `listeners` → `handshake` → `serve` (authorize by `judge`, limits, dial) → ACCEPT → `copy`. What is known and in force
 //! is in `link`; every change there re-judges every stream.
 
+mod acquire;
 mod connection;
 mod control;
 mod copy;
@@ -24,13 +25,16 @@ mod places;
 mod pool;
 mod records;
 mod relay;
+mod replicas;
 mod report;
 mod reserved;
 mod reverse;
 mod serve;
 mod stream;
 mod streams;
+mod supervise;
 mod view;
+mod ways;
 pub mod wire;
 
 pub use listeners::BindError;

@@ -7,7 +7,7 @@ mod judging;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,9 +26,11 @@ use crate::peer::PeerState;
 use crate::places::Places;
 use crate::pool::Pool;
 use crate::relay::Store;
+use crate::replicas::Replicas;
 use crate::reverse::Reverse;
 use crate::streams::Streams;
 use crate::view::{Credentials, View};
+use crate::ways::Names;
 use crate::wire::ReplicaId;
 
 /// Dials for streams in flight on a link.
@@ -78,17 +80,29 @@ pub(crate) struct Link {
     pub(crate) places: Places,
     /// A permit for each handshake a caller may be in.
     pub(crate) handshakes: Arc<Semaphore>,
-    /// The last heartbeat's, in microseconds.
-    pub(crate) rtt: AtomicU64,
+    /// The peer's replicas, and what its endpoints' names resolve to.
+    pub(crate) replicas: Replicas,
+    pub(crate) names: Names,
+    /// Our siblings, as PEERS tells them.
+    pub(crate) siblings: ArcSwap<Vec<ReplicaId>>,
     store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     pub(crate) metrics: LinkMetrics,
     pub(crate) replica: ReplicaId,
     pub(crate) epoch: u64,
-    pub(crate) draining: AtomicBool,
+    /// Set once.
+    pub(crate) drain: OnceLock<Drain>,
     /// Ends everything.
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+}
+
+/// The relay's end, announced.
+pub(crate) struct Drain {
+    /// No stream is taken any more.
+    pub(crate) closing: AtomicBool,
+    /// What lives then is reset.
+    pub(crate) until: Instant,
 }
 
 /// What views are made from, beside the snapshot.
@@ -152,13 +166,15 @@ impl Link {
             dials: Semaphore::new(DIALS),
             places: Places::default(),
             handshakes: crate::listeners::handshakes(),
-            rtt: AtomicU64::new(0),
+            replicas: Replicas::default(),
+            names: Names::default(),
+            siblings: ArcSwap::default(),
             store: parts.store,
             clock: parts.clock,
             metrics: parts.metrics,
             replica: parts.replica,
             epoch: now.0,
-            draining: AtomicBool::new(false),
+            drain: OnceLock::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -184,13 +200,19 @@ impl Link {
         locked(&self.writing).rejected.clone()
     }
 
-    /// The last heartbeat's.
-    pub(crate) fn round_trip(&self) -> Duration {
-        Duration::from_micros(self.rtt.load(Ordering::Relaxed))
+    /// The owner wants it to end: it says so and is not Ready.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.get().is_some()
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+    /// It takes no stream any more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.drain.get().is_some_and(|drain| drain.closing.load(Ordering::Acquire))
+    }
+
+    /// How long streams have that live now.
+    pub(crate) fn drain_left(&self) -> Duration {
+        self.drain.get().map(|drain| drain.until.saturating_duration_since(Instant::now())).unwrap_or_default()
     }
 
     /// Whether it can carry a stream (product, "In the cluster").

@@ -222,9 +222,9 @@ fn accept_client(link: &Arc<Link>, wanted: SocketAddr, name: Option<&str>, clien
     let import = view.snapshot.imports.iter().find(|import| {
         import.listen == wanted && name.is_none_or(|name| import.name == name) && view.import(&import.name).is_some()
     });
-    let draining = link.is_draining();
+    let closing = link.is_closing();
     match import {
-        Some(import) if !draining => {
+        Some(import) if !closing => {
             link.tasks.spawn(serve_client(Arc::clone(link), import.clone(), client));
         }
         _ => abort_on_close(&client),

@@ -5,40 +5,21 @@ use std::sync::Arc;
 use securelink_relay_config::Import;
 use tokio::net::TcpStream;
 
+use crate::acquire::acquire;
 use crate::connection::Connection;
 use crate::copy::{Copy, End};
 use crate::dial::{abort_on_close, finish_on_close, tune};
 use crate::early::Early;
-use crate::failure::Failure;
-use crate::handshake::connect;
 use crate::judge::{Direction, Judgment};
 use crate::link::Link;
 use crate::pool::Pool;
 use crate::reserved::random;
-use crate::reverse;
 use crate::stream::conclude;
 use crate::view::View;
-use crate::wire::{Code, Message, Open, Role, StreamId};
+use crate::wire::{Code, Message, Open, StreamId};
 
 /// Connections tried for one client: one at rest may be dead, and one may be draining.
 const ATTEMPTS: usize = 3;
-
-/// A connection to the peer: one at rest, or a new one.
-pub(crate) async fn acquire(link: &Arc<Link>) -> Result<Connection, Failure> {
-    if !link.dials() {
-        return reverse::take(link).await;
-    }
-    if let Some(connection) = link.pool.take().await {
-        return Ok(connection);
-    }
-    // A burst of clients dials in step: the peer's limit of handshakes is not ours to fill. By the time of a permit a
-    // connection may be at rest again.
-    let _permit = link.dials.acquire().await;
-    match link.pool.take().await {
-        Some(connection) => Ok(connection),
-        None => connect(link, Role::Forward).await,
-    }
-}
 
 /// Carries one client's connection to an import. Every end that is no clean one is a reset for the client.
 pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: TcpStream) {
@@ -49,9 +30,9 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: Tc
         tracing::debug!(link = %link.name, import = %service, reason = why.reason(), "a client was turned away");
         return link.metrics.ended(Direction::Outgoing, "denied");
     }
-    let mut early = Early::default();
+    let (mut early, mut failed) = (Early::default(), None);
     for _ in 0..ATTEMPTS {
-        let connection = match link.unless_stopped(acquire(&link)).await {
+        let connection = match link.unless_stopped(acquire(&link, failed)).await {
             Some(Ok(connection)) => connection,
             None => break,
             Some(Err(failure)) => {
@@ -61,6 +42,7 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: Tc
                 break;
             }
         };
+        failed = Some(connection.facts.replica);
         match attempt(&link, connection, (&import, &service), client, early).await {
             Some(again) => (client, early) = again,
             None => return,

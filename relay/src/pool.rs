@@ -1,14 +1,16 @@
-//! Connections at rest on which we may open streams. The last one put back is taken first: its congestion window is the warmest.
+//! Connections at rest on which we may open streams, by replica of the peer. The last one put back is taken first: its
+//! congestion window is the warmest.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connection::Connection;
-use crate::link::Link;
-use crate::wire::{Code, Message, Ping, Side};
+use crate::link::{Link, locked};
+use crate::wire::{Code, Message, Ping, ReplicaId, Side};
 
 /// Connections at rest at the most: as many as a peer parks ([`crate::reverse`]). More are dialed anew when they are
 /// needed, a millisecond each, and the peer has places for four such replicas ([`crate::places`]).
@@ -25,17 +27,31 @@ type Request = oneshot::Sender<Connection>;
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<Vec<oneshot::Sender<Request>>>);
+pub(crate) struct Pool(Mutex<Parked>);
+
+type Parked = BTreeMap<ReplicaId, Vec<oneshot::Sender<Request>>>;
 
 impl Pool {
-    fn parked(&self) -> std::sync::MutexGuard<'_, Vec<oneshot::Sender<Request>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn parked(&self) -> MutexGuard<'_, Parked> {
+        locked(&self.0)
     }
 
-    /// A connection at rest that still works, if there is one.
-    pub(crate) async fn take(&self) -> Option<Connection> {
+    /// A connection at rest with `replica` that still works, if there is one.
+    pub(crate) async fn take(&self, replica: ReplicaId) -> Option<Connection> {
+        self.take_from(|parked| parked.get_mut(&replica)?.pop()).await
+    }
+
+    /// The same with any replica.
+    pub(crate) async fn take_any(&self) -> Option<Connection> {
+        self.take_from(|parked| parked.values_mut().find_map(Vec::pop)).await
+    }
+
+    async fn take_from(
+        &self,
+        pop: impl Fn(&mut Parked) -> Option<oneshot::Sender<Request>> + Send,
+    ) -> Option<Connection> {
         loop {
-            let parked = self.parked().pop()?;
+            let parked = pop(&mut self.parked())?;
             let (request, given) = oneshot::channel();
             if parked.send(request).is_ok()
                 && let Ok(connection) = given.await
@@ -45,24 +61,34 @@ impl Pool {
         }
     }
 
-    /// Puts a connection to rest, or ends it where enough are.
+    /// Puts a connection to rest, or ends it where enough are or its replica takes no streams.
     pub(crate) fn put(link: &Arc<Link>, mut connection: Connection) {
         let (parked, asked) = oneshot::channel();
+        let replica = connection.facts.replica;
         let kept = connection.unload() && {
             let mut all = link.pool.parked();
-            all.retain(|other| !other.is_closed());
-            let room = all.len() < RESTING || connection.facts.side == Side::Acceptor;
-            if room {
-                all.push(parked);
+            for resting in all.values_mut() {
+                resting.retain(|other| !other.is_closed());
             }
-            room
+            all.retain(|_, resting| !resting.is_empty());
+            let is_room = all.values().map(Vec::len).sum::<usize>() < RESTING;
+            let kept = (is_room || connection.facts.side == Side::Acceptor) && !link.shuns(replica);
+            if kept {
+                all.entry(replica).or_default().push(parked);
+            }
+            kept
         };
         if !kept {
-            link.tasks.spawn(async move { connection.bye(Code::Draining, "enough connections are at rest").await });
+            link.tasks.spawn(async move { connection.bye(Code::Draining, "it is not needed").await });
             return;
         }
         link.reverse.arrived();
         link.tasks.spawn(rest(Arc::clone(link), connection, asked));
+    }
+
+    /// Lets go of those with a replica that is to be given no stream any more.
+    pub(crate) fn discard(&self, replica: ReplicaId) {
+        self.parked().remove(&replica);
     }
 }
 
@@ -76,6 +102,9 @@ async fn rest(link: Arc<Link>, mut connection: Connection, mut asked: oneshot::R
         if connection.is_outdated(&view) {
             return connection.bye(Code::TrustChanged, "our trust or certificate changed").await;
         }
+        if link.is_closing() {
+            return connection.bye(Code::Draining, "this relay stops").await;
+        }
         if connection.tell_head(&view).is_err() {
             return;
         }
@@ -83,9 +112,10 @@ async fn rest(link: Arc<Link>, mut connection: Connection, mut asked: oneshot::R
             biased;
             () = link.stop.cancelled() => return connection.bye(Code::Draining, "this relay stops").await,
             request = &mut asked => {
-                if let Ok(request) = request
-                    && (since.elapsed() < ASK_AFTER || answers(&link, &mut connection).await)
-                {
+                let Ok(request) = request else {
+                    return connection.bye(Code::Draining, "its replica goes away").await;
+                };
+                if since.elapsed() < ASK_AFTER || answers(&link, &mut connection).await {
                     // Whoever asked may have gone: then the connection ends here.
                     let _ = request.send(connection);
                 }
@@ -117,5 +147,5 @@ async fn answers(link: &Link, connection: &mut Connection) -> bool {
             }
         }
     };
-    matches!(timeout(link.round_trip() + ASK_MARGIN, asking).await, Ok(Some(())))
+    matches!(timeout(link.replicas.round_trip(connection.facts.replica) + ASK_MARGIN, asking).await, Ok(Some(())))
 }

@@ -2,24 +2,28 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use securelink_pki::tls::{Clock, TlsError};
 use securelink_relay_config::{Cut, CutBook, Digest, GreetReply, Latch, LinkReport, Protocol, Snapshot, SnapshotError};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::link::{Link, Parts, locked};
+use crate::link::{Drain, Link, Parts, locked};
 use crate::listeners::{Addresses, BindError, Listeners};
 use crate::metrics::Metrics;
+use crate::replicas::REPLICAS;
 use crate::reserved::{self, GreetError};
 use crate::view::{Credentials, View};
 use crate::wire::ReplicaId;
-use crate::{control, housekeeping, report, reverse};
+use crate::{housekeeping, report, reverse, supervise};
 
 /// Time for tasks to say goodbye after everything was told to stop.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long a relay that goes away takes new streams: until those who choose it have heard (relay, "Inside").
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What a relay starts with. One relay carries one link.
 pub struct Setup {
@@ -175,7 +179,7 @@ impl Relay {
             metrics: setup.metrics.link(&snapshot.link),
             replica: ReplicaId(reserved::random()),
         });
-        link.tasks.spawn(control::supervise(Arc::clone(&link)));
+        link.tasks.spawn(supervise::supervise(Arc::clone(&link)));
         link.tasks.spawn(reverse::keep_parked(Arc::clone(&link)));
         link.tasks.spawn(Arc::clone(&link).settle());
         link.tasks.spawn(housekeeping::watch_clock(Arc::clone(&link)));
@@ -273,13 +277,37 @@ impl Relay {
         self.0.link.is_ready()
     }
 
-    /// Takes nothing new, gives the streams that live until `deadline`, resets the rest and stops.
+    /// Tells our siblings' identities, which are told to the peer so that it finds them all behind one address. In place of
+    /// those told before.
+    pub fn introduce(&self, siblings: Vec<ReplicaId>) {
+        let mut named: Vec<_> = siblings.into_iter().filter(|sibling| *sibling != self.0.link.replica).collect();
+        named.truncate(REPLICAS);
+        self.0.link.siblings.store(Arc::new(named));
+        self.0.link.bump();
+    }
+
+    /// Our own identity among them: another one at each start.
+    pub fn replica(&self) -> ReplicaId {
+        self.0.link.replica
+    }
+
+    /// Says that it goes away, takes streams for a moment more, then none; gives those that live until `deadline` from now,
+    /// resets the rest and stops.
     pub async fn drain(&self, deadline: Duration) {
         let link = &self.0.link;
-        link.draining.store(true, Ordering::Release);
+        let start = Instant::now();
+        let grace = if link.is_connected() { GRACE.min(deadline / 2) } else { Duration::ZERO };
+        let drain =
+            link.drain.get_or_init(|| Drain { closing: AtomicBool::new(grace.is_zero()), until: start + deadline });
+        link.bump();
+        tokio::select! {
+            () = sleep(grace) => {}
+            () = link.stop.cancelled() => {}
+        }
+        drain.closing.store(true, Ordering::Release);
         link.bump();
         // What is left is reset below.
-        let _ = timeout(deadline, link.streams.none(|_| true)).await;
+        let _ = timeout_at(start + deadline, link.streams.none(|_| true)).await;
         link.stop.cancel();
         link.tasks.close();
         if timeout(FAREWELL, link.tasks.wait()).await.is_err() {

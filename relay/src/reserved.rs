@@ -7,13 +7,13 @@ use securelink_pki::key::{KeyError, sign_with_leaf, verify_leaf_signature};
 use securelink_relay_config::{Digest, GreetReply};
 use tokio::time::{Instant, timeout};
 
+use crate::acquire::acquire;
 use crate::connection::{Connection, Facts};
 use crate::dial::abort_on_close;
 use crate::failure::Failure;
 use crate::frames::{Fault, Received};
 use crate::judge::Direction;
 use crate::link::{Link, locked};
-use crate::open::acquire;
 use crate::pool::Pool;
 use crate::report::hexadecimal;
 use crate::stream::{answer_idle, reset_now, say_idle};
@@ -128,7 +128,7 @@ async fn gather(connection: &mut Connection, link: &Link) -> Result<Vec<u8>, Gat
 /// One exchange on a connection of its own choosing, which goes back to rest.
 async fn exchange(link: &Arc<Link>, service: &str, text: &[u8]) -> Result<(Vec<u8>, Arc<Facts>, Duration), GreetError> {
     let unreachable = |failure: Failure| GreetError::Unreachable(failure.to_string());
-    let mut connection = acquire(link).await.map_err(unreachable)?;
+    let mut connection = acquire(link, None).await.map_err(unreachable)?;
     let facts = Arc::clone(&connection.facts);
     connection.carry_reserved(Direction::Outgoing, service);
     let start = Instant::now();

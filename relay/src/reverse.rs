@@ -1,5 +1,6 @@
 //! Reverse connections: the side that can dial parks them, the side that cannot opens its streams on them (promise P12).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,11 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::Connection;
 use crate::failure::Failure;
-use crate::handshake::connect;
+use crate::handshake::connect_by;
 use crate::limits::Bucket;
 use crate::link::{Link, locked};
 use crate::serve::serve;
-use crate::wire::Role;
+use crate::ways::Way;
+use crate::wire::{Code, ReplicaId, Role};
 
 /// Parked before the peer asks for more (relay, "Direction, replicas, death").
 const PARKED: u32 = 4;
@@ -30,10 +32,8 @@ const DECAY: Duration = Duration::from_mins(1);
 
 /// A link's reverse connections, at whichever end.
 pub(crate) struct Reverse {
-    /// Dialing side: those at rest, those being dialed included.
-    resting: AtomicU32,
-    /// Dialing side: how many the peer wants.
-    asked: AtomicU32,
+    /// Dialing side, by replica of the peer.
+    parked: Mutex<BTreeMap<ReplicaId, Parked>>,
     bucket: Bucket,
     changed: Notify,
     /// Other side: how many we want.
@@ -44,11 +44,24 @@ pub(crate) struct Reverse {
     arrived: Notify,
 }
 
+/// The dialing side's account with one replica.
+struct Parked {
+    /// At rest there, those being dialed included.
+    resting: u32,
+    /// How many it wants.
+    asked: u32,
+}
+
+impl Default for Parked {
+    fn default() -> Self {
+        Self { resting: 0, asked: PARKED }
+    }
+}
+
 impl Default for Reverse {
     fn default() -> Self {
         Self {
-            resting: AtomicU32::new(0),
-            asked: AtomicU32::new(PARKED),
+            parked: Mutex::default(),
             bucket: Bucket::default(),
             changed: Notify::new(),
             wanted: watch::Sender::new(PARKED),
@@ -59,28 +72,51 @@ impl Default for Reverse {
     }
 }
 
-/// One connection at rest, as long as it lives.
-pub(crate) struct Slot(Arc<Link>);
+/// One connection at rest with a replica, as long as it lives.
+pub(crate) struct Slot(Arc<Link>, ReplicaId);
 
 impl Slot {
-    pub(crate) fn new(link: &Arc<Link>) -> Self {
-        link.reverse.resting.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(link))
+    pub(crate) fn new(link: &Arc<Link>, replica: ReplicaId) -> Self {
+        link.reverse.change(replica, |parked| parked.resting += 1);
+        Self(Arc::clone(link), replica)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.reverse.resting.fetch_sub(1, Ordering::AcqRel);
-        self.0.reverse.changed.notify_one();
+        let reverse = &self.0.reverse;
+        reverse.change(self.1, |parked| parked.resting = parked.resting.saturating_sub(1));
+        reverse.changed.notify_one();
     }
 }
 
 impl Reverse {
-    /// The peer said WANT.
-    pub(crate) fn heard_want(&self, count: u16) {
-        self.asked.store(u32::from(count).clamp(PARKED, MAX_PARKED), Ordering::Release);
+    /// A replica said WANT.
+    pub(crate) fn heard_want(&self, replica: ReplicaId, count: u16) {
+        let asked = u32::from(count).clamp(PARKED, MAX_PARKED);
+        self.change(replica, |parked| parked.asked = asked);
         self.changed.notify_one();
+    }
+
+    /// A replica is gone: what it wanted counts no more.
+    pub(crate) fn forget(&self, replica: ReplicaId) {
+        self.change(replica, |parked| parked.asked = PARKED);
+    }
+
+    /// Changes a replica's account; one that says nothing is not kept.
+    fn change(&self, replica: ReplicaId, change: impl FnOnce(&mut Parked)) {
+        let mut all = locked(&self.parked);
+        let parked = all.entry(replica).or_default();
+        change(parked);
+        if parked.resting == 0 && parked.asked == PARKED {
+            all.remove(&replica);
+        }
+    }
+
+    /// How many more a replica wants; negative where there are too many.
+    fn lacks(&self, replica: ReplicaId) -> i64 {
+        let parked = locked(&self.parked);
+        parked.get(&replica).map_or(i64::from(PARKED), |parked| i64::from(parked.asked) - i64::from(parked.resting))
     }
 
     /// What our own WANT says.
@@ -116,56 +152,65 @@ impl Reverse {
     }
 }
 
-/// How many to keep at rest: some where the peer says that it does not dial, none elsewhere.
-fn target(link: &Link) -> u32 {
-    let dials = link.peer().current().is_none_or(|declaration| declaration.dials);
-    if dials || !link.dials() || link.is_draining() { 0 } else { link.reverse.asked.load(Ordering::Acquire) }
+/// Whether any are kept at rest: only where the peer says that it does not dial.
+fn parks(link: &Link) -> bool {
+    link.dials() && !link.is_draining() && link.peer().current().is_some_and(|declaration| !declaration.dials)
 }
 
-/// Whether more are at rest than wanted.
-pub(crate) fn is_surplus(link: &Link) -> bool {
-    link.reverse.resting.load(Ordering::Acquire) > target(link)
+/// Whether more are at rest with a replica than it wants.
+pub(crate) fn is_surplus(link: &Link, replica: ReplicaId) -> bool {
+    !parks(link) || link.replicas.is_leaving(replica) || link.reverse.lacks(replica) < 0
 }
 
-/// Keeps as many at rest as the peer wants, until the relay stops.
+/// Keeps as many at rest with each replica as it wants, until the relay stops.
 pub(crate) async fn keep_parked(link: Arc<Link>) {
     let mut generation = link.generation();
+    let mut news = link.replicas.news();
     loop {
-        let mut held_back = false;
-        while link.reverse.resting.load(Ordering::Acquire) < target(&link) {
-            if !link.reverse.bucket.admit(DIALS_PER_SECOND, Instant::now()) {
-                held_back = true;
-                break;
-            }
-            let slot = Slot::new(&link);
-            link.tasks.spawn(park(Arc::clone(&link), slot));
-        }
+        let held_back = parks(&link) && link.replicas.reached().into_iter().any(|to| fill(&link, &to));
         tokio::select! {
             () = link.stop.cancelled() => return,
             () = link.reverse.changed.notified() => {}
             _ = generation.changed() => {}
+            _ = news.changed() => {}
             () = sleep(Duration::from_secs(1) / DIALS_PER_SECOND), if held_back => {}
         }
     }
 }
 
-async fn park(link: Arc<Link>, slot: Slot) {
+/// Dials what a replica lacks; true where the bucket holds some back.
+fn fill(link: &Arc<Link>, (replica, way): &(ReplicaId, Way)) -> bool {
+    while link.reverse.lacks(*replica) > 0 {
+        if !link.reverse.bucket.admit(DIALS_PER_SECOND, Instant::now()) {
+            return true;
+        }
+        let slot = Slot::new(link, *replica);
+        link.tasks.spawn(park(Arc::clone(link), way.clone(), slot));
+    }
+    false
+}
+
+async fn park(link: Arc<Link>, way: Way, slot: Slot) {
     let connected = tokio::select! {
         () = link.stop.cancelled() => return,
-        connected = connect(&link, Role::Reverse) => connected,
+        connected = connect_by(&link, &way, Role::Reverse) => connected,
     };
     match connected {
-        Ok(connection) => serve(link, connection, Some(slot)).await,
-        Err(failure) => {
-            link.failed(&failure);
-            tokio::select! {
-                () = link.stop.cancelled() => {}
-                () = sleep(RETRY) => {}
-            }
-            // The slot is free again only now.
-            drop(slot);
+        Ok(connection) if connection.facts.replica == slot.1 => return serve(link, connection, Some(slot)).await,
+        // Another one behind the same address, which may want it, too.
+        Ok(connection) if link.reverse.lacks(connection.facts.replica) > 0 => {
+            let theirs = Slot::new(&link, connection.facts.replica);
+            link.tasks.spawn(serve(Arc::clone(&link), connection, Some(theirs)));
         }
+        Ok(mut connection) => connection.bye(Code::Draining, "enough connections are at rest").await,
+        Err(failure) => link.failed(&failure),
     }
+    tokio::select! {
+        () = link.stop.cancelled() => {}
+        () = sleep(RETRY) => {}
+    }
+    // The slot is free again only now.
+    drop(slot);
 }
 
 /// A client waits as long as this lives.
@@ -186,7 +231,7 @@ impl Drop for Waiting<'_> {
 
 /// A connection that the peer parked here; asks for more where none is left.
 pub(crate) async fn take(link: &Arc<Link>) -> Result<Connection, Failure> {
-    if let Some(connection) = link.pool.take().await {
+    if let Some(connection) = rested(link).await {
         return Ok(connection);
     }
     let waiting = Waiting::new(&link.reverse);
@@ -196,7 +241,7 @@ pub(crate) async fn take(link: &Arc<Link>) -> Result<Connection, Failure> {
             tokio::pin!(arrived);
             // Before looking: two may arrive between a look and a wait, and only one of them would be remembered.
             arrived.as_mut().enable();
-            if let Some(connection) = link.pool.take().await {
+            if let Some(connection) = rested(link).await {
                 return connection;
             }
             link.reverse.short(waiting.0.load(Ordering::Acquire));
@@ -204,4 +249,14 @@ pub(crate) async fn take(link: &Arc<Link>) -> Result<Connection, Failure> {
         }
     };
     timeout(ARRIVAL_TIMEOUT, taking).await.map_err(|_| Failure::NoneParked)
+}
+
+/// One at rest, of the replica whose turn it is, else of any.
+async fn rested(link: &Link) -> Option<Connection> {
+    for live in link.replicas.turn() {
+        if let Some(connection) = link.pool.take(live.id).await {
+            return Some(connection);
+        }
+    }
+    link.pool.take_any().await
 }

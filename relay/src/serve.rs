@@ -52,6 +52,13 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
             part(link, connection, Code::TrustChanged, "our trust or certificate changed").await;
             return Failure::TrustChanged;
         }
+        if link.is_closing() {
+            part(link, connection, Code::Draining, "this relay stops").await;
+            return Fault::Ended.into();
+        }
+        if link.replicas.is_dead(connection.facts.replica) {
+            return Failure::Gone;
+        }
         if let Err(fault) = connection.tell_head(&view) {
             return fault.into();
         }
@@ -63,7 +70,7 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
             }
             _ = generation.changed() => continue,
             () = sleep(SURPLUS_AFTER), if is_reverse => {
-                if is_surplus(link) {
+                if is_surplus(link, connection.facts.replica) {
                     part(link, connection, Code::Draining, "idle").await;
                     return Fault::Ended.into();
                 }
@@ -81,7 +88,7 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
                     part(link, connection, Code::Overloaded, "too many connections without a stream").await;
                     return Failure::TooMany;
                 }
-                slot = is_reverse.then(|| Slot::new(link));
+                slot = is_reverse.then(|| Slot::new(link, connection.facts.replica));
                 connection.frames.rest();
             }
             Ok(Message::Ping(ping)) => {
@@ -138,7 +145,7 @@ async fn reject(
 
 /// Serves one stream. After an error the connection carries no other.
 async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> Result<(), Failure> {
-    if link.is_draining() {
+    if link.is_closing() {
         return reject(link, connection, Denial::new(Code::Draining, "this relay stops"), Some(0)).await;
     }
     match link.unless_stopped(authorize(link, connection, &open.service)).await {

@@ -486,7 +486,7 @@ async fn cut_while(doing: Doing, (mut client, mut server): (TcpStream, TcpStream
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_cut_between_the_relays_is_a_reset_for_both_applications() {
+async fn f63_a_connection_cut_between_the_relays_is_a_reset_for_both_applications() {
     for how in [CutBy::Rst, CutBy::Fin] {
         for doing in ALL_DOING {
             let linked = Linked::ready_by_proxy().await;
@@ -507,7 +507,7 @@ async fn a_connection_cut_between_the_relays_is_a_reset_for_both_applications() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_relay_that_is_killed_is_a_reset_for_both_applications() {
+async fn f63_a_relay_that_is_killed_is_a_reset_for_both_applications() {
     for importer in [true, false] {
         for doing in ALL_DOING {
             let mut linked = Linked::ready().await;

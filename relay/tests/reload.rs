@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use securelink_pki::testing::Organization;
 use securelink_relay::{AdoptError, Credentials};
-use support::{Pair, credentials, endpoint, export, import, open, read_to_end, turned_away};
+use support::{Pair, credentials, endpoint, export, import, open, read_to_end};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -210,20 +210,4 @@ async fn f86_a_stream_outlives_its_peers_leaf_only_if_the_peer_has_a_new_one() {
             assert!(read_to_end(&mut service).await.1.is_err());
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn draining_lets_streams_finish_and_takes_no_new_ones() {
-    let pair = Pair::ready().await;
-    let (mut client, mut service) = pair.stream_to_b().await;
-    let relay = pair.b.relay.clone();
-    let draining = tokio::spawn(async move { relay.drain(support::PATIENCE).await });
-    pair.b.until("it drains", |_| !pair.b.relay.is_ready()).await;
-    works(&mut client, &mut service).await;
-    turned_away(pair.a.import_address("at-b")).await;
-    client.shutdown().await.unwrap();
-    assert!(read_to_end(&mut service).await.1.is_ok());
-    service.shutdown().await.unwrap();
-    assert!(read_to_end(&mut client).await.1.is_ok());
-    draining.await.unwrap();
 }

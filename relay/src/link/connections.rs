@@ -10,7 +10,7 @@ use super::{Link, locked};
 use crate::connection::Facts;
 use crate::failure::Failure;
 use crate::peer::PeerState;
-use crate::wire::Role;
+use crate::wire::{ReplicaId, Role, Side};
 
 impl Link {
     pub(crate) fn next_connection(&self) -> u64 {
@@ -20,6 +20,7 @@ impl Link {
     /// Lists a connection and hears its HELLO.
     pub(crate) fn admit(&self, facts: &Arc<Facts>) {
         locked(&self.connections).insert(facts.id, Arc::clone(facts));
+        self.replicas.heard(facts.replica);
         let head = facts.head().clone();
         let now = self.now();
         let control = facts.role == Role::Control;
@@ -48,6 +49,42 @@ impl Link {
                 self.peer().connected_since = None;
             }
             self.bump_soon();
+        }
+    }
+
+    /// A control connection has ended. Unless it is made anew for another certificate, the last one with a replica takes the
+    /// connections at rest with it: new streams go elsewhere.
+    pub(crate) fn parted(&self, facts: &Facts, why: &Failure) {
+        let is_last = self.replicas.parted(facts.replica, facts.side == Side::Dialer);
+        if !is_last {
+            return;
+        }
+        self.reverse.forget(facts.replica);
+        if !matches!(why, Failure::TrustChanged) {
+            self.replicas.died(facts.replica);
+            self.pool.discard(facts.replica);
+            self.bump_soon();
+        }
+    }
+
+    /// A replica of the peer's says that it goes away: it carries its streams to their end and is given no other.
+    pub(crate) fn leaves(&self, facts: &Facts) {
+        self.replicas.drains(facts.replica);
+        self.pool.discard(facts.replica);
+        self.bump_soon();
+    }
+
+    /// Whether a replica is to be given no stream, and so no connection with it is to be kept.
+    pub(crate) fn shuns(&self, replica: ReplicaId) -> bool {
+        self.replicas.is_leaving(replica) || self.replicas.is_dead(replica)
+    }
+
+    /// Returns once a replica is known not to answer.
+    pub(crate) async fn died(&self, replica: ReplicaId) {
+        let mut generation = self.generation();
+        while !self.replicas.is_dead(replica) {
+            // Its sender lives as long as the link.
+            let _ = generation.changed().await;
         }
     }
 

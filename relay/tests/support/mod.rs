@@ -2,6 +2,8 @@
 #![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod intruder;
+pub mod network;
+pub mod process;
 
 use std::io;
 use std::net::SocketAddr;
@@ -248,6 +250,16 @@ impl Side {
         .await
     }
 
+    /// Waits until there is one control connection with each of so many replicas of the peer.
+    pub async fn until_met(&self, replicas: usize) -> LinkReport {
+        self.until("a control connection with each replica", |report| {
+            report.peer.replicas.len() == replicas
+                && report.peer.control_connections as usize == replicas
+                && report.agreed.disagreement.is_none()
+        })
+        .await
+    }
+
     pub async fn until_disagreed(&self, reason: &str) -> LinkReport {
         self.until(reason, |report| report.agreed.disagreement.is_some_and(|why| why.reason() == reason)).await
     }
@@ -336,4 +348,85 @@ pub async fn turned_away(address: SocketAddr) {
     let _ = client.write_all(b"x").await;
     let (bytes, end) = read_to_end(&mut client).await;
     assert!(bytes.is_empty() && end.is_err(), "a reset and no byte, not {bytes:?} {end:?}");
+}
+
+/// Connects to `address` and accepts at whichever of `targets` is dialed, which speaks first: which one, the client's socket
+/// and the service's.
+pub async fn served(address: SocketAddr, targets: &[TcpListener]) -> (usize, TcpStream, TcpStream) {
+    let serving = async {
+        let mut client = TcpStream::connect(address).await.expect("the import listens");
+        let accepting = targets.iter().map(|target| Box::pin(target.accept()));
+        let (accepted, which, _) = futures_util::future::select_all(accepting).await;
+        let (mut service, _) = accepted.expect("the service is dialed");
+        service.write_all(b"!").await.unwrap();
+        assert_eq!(client.read_u8().await.expect("a byte comes back"), b'!');
+        (which, client, service)
+    };
+    timeout(PATIENCE, serving).await.expect("a stream opens")
+}
+
+/// Relays of one organization that dial the relays of another, which do not dial: services work both ways.
+pub struct Replicas {
+    pub org_a: Organization,
+    pub org_b: Organization,
+    /// Dial.
+    pub a: Vec<Side>,
+    /// Are dialed.
+    pub b: Vec<Side>,
+    /// The target of the export `at-a` of each of a's.
+    pub at_a: Vec<TcpListener>,
+    pub at_b: Vec<TcpListener>,
+}
+
+impl Replicas {
+    /// As many of each; every one has met every other.
+    pub async fn linked(dialing: usize, dialed: usize) -> Self {
+        let mut all = Self::apart(dialed).await;
+        let endpoints = all.b.iter().map(|side| endpoint(side.listens_on())).collect::<Vec<_>>();
+        for _ in 0..dialing {
+            all.add_dialer(|snapshot| snapshot.peer.endpoints.clone_from(&endpoints)).await;
+        }
+        all.until_met().await;
+        all
+    }
+
+    /// Only those that are dialed.
+    pub async fn apart(dialed: usize) -> Self {
+        let (org_a, org_b) = (Organization::new("a.example"), Organization::new("b.example"));
+        let mut all = Self { org_a, org_b, a: vec![], b: vec![], at_a: vec![], at_b: vec![] };
+        for _ in 0..dialed {
+            let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let snapshot = all.exporting(target.local_addr().unwrap());
+            all.b.push(Side::start(&all.org_b, &all.org_a.domain, snapshot).await);
+            all.at_b.push(target);
+        }
+        all
+    }
+
+    /// What one that is dialed runs.
+    pub fn exporting(&self, target: SocketAddr) -> Snapshot {
+        let mut snapshot = snapshot(&self.org_b, &self.org_a);
+        snapshot.exports.push(export("at-b", target));
+        snapshot.imports.push(import("at-a", 0));
+        snapshot
+    }
+
+    /// One more that dials.
+    pub async fn add_dialer(&mut self, edit: impl FnOnce(&mut Snapshot)) {
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut snapshot = snapshot(&self.org_a, &self.org_b);
+        snapshot.listen = None;
+        snapshot.exports.push(export("at-a", target.local_addr().unwrap()));
+        snapshot.imports.push(import("at-b", 0));
+        edit(&mut snapshot);
+        self.a.push(Side::start(&self.org_a, &self.org_b.domain, snapshot).await);
+        self.at_a.push(target);
+    }
+
+    /// Every one holds one control connection with every other, and they agree.
+    pub async fn until_met(&self) {
+        for (side, others) in self.a.iter().map(|a| (a, self.b.len())).chain(self.b.iter().map(|b| (b, self.a.len()))) {
+            side.until_met(others).await;
+        }
+    }
 }
