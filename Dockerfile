@@ -20,7 +20,7 @@ COPY . .
 # A named target, even if it is the machine's own: else the flag would reach procedural macros, which cannot be static.
 RUN target=$(rustc -vV | sed -n 's/^host: //p') && \
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --package securelink --target "$target" && \
-    cp "target/$target/release/securelink" /securelink
+    strip --strip-debug -o /securelink "target/$target/release/securelink"
 
 FROM scratch
 COPY --from=build /securelink /securelink

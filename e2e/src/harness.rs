@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::future::LocalBoxFuture;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
 use crate::cluster::{Cluster, Namespace};
 use crate::lab::Lab;
@@ -65,9 +65,9 @@ struct Raised {
 }
 
 impl World {
-    fn new(logs: PathBuf) -> Self {
+    fn new(lab: Lab, logs: PathBuf) -> Self {
         Self {
-            lab: Lab::default(),
+            lab,
             raised: OnceLock::new(),
             product: OnceLock::new(),
             namespaces: Mutex::default(),
@@ -159,21 +159,25 @@ impl World {
 
 /// The `main` of a test file. `logs` is where a failed test leaves what it saw.
 pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
-    let mut arguments = Arguments::from_args();
+    let world = World::new(Lab::default(), PathBuf::from(logs).join("e2e-logs"));
+    match conclude(world, Arguments::from_args(), tests) {
+        Ok(conclusion) => conclusion.exit_code(),
+        Err(error) => {
+            tell(&format!("e2e: no runtime can be started: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn conclude(world: World, mut arguments: Arguments, tests: Vec<Test>) -> std::io::Result<Conclusion> {
     // One after another: they share the network between the clusters, and the last ones end the lab.
     arguments.test_threads = Some(1);
-    let world = Arc::new(World::new(PathBuf::from(logs).join("e2e-logs")));
+    let world = Arc::new(world);
     let hindrance = if arguments.list { None } else { world.lab.hindrance() };
     if let Some(reason) = &hindrance {
         tell(&format!("e2e: every test is skipped: {reason}"));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => Arc::new(runtime),
-        Err(error) => {
-            tell(&format!("e2e: no runtime can be started: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
+    let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
     let trials = tests.into_iter().map(|test| {
         let (world, runtime, name) = (world.clone(), runtime.clone(), test.name);
         let body = move || match runtime.block_on(world.run(&test)).context(name) {
@@ -183,7 +187,7 @@ pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
         };
         Trial::ignorable_test(name, body).with_ignored_flag(hindrance.is_some())
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    Ok(libtest_mimic::run(&arguments, trials.collect()))
 }
 
 /// What a reader who has only this output wants to see first of the logs in a folder.
@@ -202,4 +206,22 @@ fn digest(folder: &Path) {
 #[allow(clippy::print_stderr)] // the harness's own output, as the one of cargo's
 pub fn tell(line: &str) {
     eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_lab_cannot_run_no_test_is_reported_as_passed() {
+        let folder = std::env::temp_dir();
+        let never = || Test::new("never", |_| Box::pin(async { Ok(Outcome::Held) }));
+        // `false` hinders as a lab does that cannot run, and says no reason.
+        let world = World::new(Lab::at("false"), folder);
+        // Its report is no part of ours.
+        let silent = Arguments { logfile: Some("/dev/null".into()), ..Arguments::default() };
+        let conclusion = conclude(world, silent, vec![never(), never()]).expect("a runtime");
+        let counted = (conclusion.num_ignored, conclusion.num_passed, conclusion.num_failed);
+        assert_eq!(counted, (2, 0, 0));
+    }
 }

@@ -17,11 +17,16 @@ pub struct Lab {
 
 impl Default for Lab {
     fn default() -> Self {
-        Self { command: Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/lab") }
+        Self::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/lab"))
     }
 }
 
 impl Lab {
+    /// The lab whose command is this one.
+    pub fn at(command: impl Into<PathBuf>) -> Self {
+        Self { command: command.into() }
+    }
+
     /// Why no cluster can be made here, in one line with the remedy; nothing where one can.
     pub fn hindrance(&self) -> Option<String> {
         let check = Command::new(&self.command).arg("check").stdin(Stdio::null()).output();
