@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: test tools format lint direction deny docs unit demo e2e manifests clean
+.PHONY: test tools format lint direction deny docs unit demo e2e fuzz manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, tests, the demo as a user runs it, and the
 ## end-to-end tests on kind clusters.
@@ -39,6 +39,13 @@ demo:
 ## End-to-end tests on kind clusters, which the lab makes (docs/e2e.md). Skipped, and said so, where it cannot.
 e2e:
 	@./e2e/run
+
+## Fuzzes every target for FUZZ_SECONDS each, by default a minute; an hour for a release (docs/fuzzing.md).
+FUZZ_SECONDS ?= 60
+fuzz:
+	@for target in $(basename $(notdir $(wildcard relay/fuzz/fuzz_targets/*.rs))); do \
+		relay/fuzz/run $$target $(FUZZ_SECONDS) || exit 1; \
+	done
 
 ## Writes the CRD manifests anew from the types.
 manifests:

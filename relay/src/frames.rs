@@ -268,6 +268,12 @@ impl Frames {
         self.outgoing.len() == 0 && !self.unflushed
     }
 
+    /// Bytes of the buffer for reading.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn held(&self) -> usize {
+        self.incoming.bytes.len()
+    }
+
     /// Gives buffers back while nothing moves.
     pub(crate) fn rest(&mut self) {
         self.incoming.release();

@@ -12,6 +12,8 @@ mod dial;
 mod early;
 mod failure;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod housekeeping;
 mod judge;
