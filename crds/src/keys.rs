@@ -14,6 +14,12 @@ pub const IDENTITY_NAMESPACE: &str = "securelink.dev/identity-namespace";
 pub const IDENTITY: &str = "securelink.dev/identity";
 /// On a Secret with a root: the uid of the `LinkIdentity` it was made for (contracts 8).
 pub const IDENTITY_UID: &str = "securelink.dev/identity-uid";
+/// On the Service of an import: the import's name.
+pub const IMPORT: &str = "securelink.dev/import";
+/// Kubernetes' own label for what an object is part of.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// The value of [`NAME`] on everything the operator makes.
+pub const PRODUCT: &str = "securelink";
 /// Kubernetes' own label for who manages an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`] on everything the operator makes.

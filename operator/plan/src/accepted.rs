@@ -2,12 +2,10 @@
 //!
 //! It is input, not truth: reading it back judges the spec again, and policies and consents are applied to it again.
 
-use std::collections::BTreeMap;
-
 use securelink_crds::load::{self, Object};
 use securelink_crds::{Contact, GROUP, SecureLinkSpec, VERSION};
 use securelink_id::TrustDomain;
-use securelink_relay_config::{Endpoint, LinkRef};
+use securelink_relay_config::LinkRef;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -19,7 +17,8 @@ const FORMAT: u32 = 1;
 /// Largest `accepted.json` that is read, in bytes: with `relay.json` beside it, one ConfigMap (1 MiB) holds both.
 pub const MAX_ACCEPTED_BYTES: usize = 512 * 1024;
 
-/// The last accepted spec with its resolved inputs.
+/// The last accepted spec with its resolved inputs. Where its Services lead is not among them: what a Service says, its
+/// owner's consent included, counts only as it stands now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accepted {
@@ -35,9 +34,6 @@ pub struct Accepted {
     pub narrowing: Narrowing,
     /// Who we were.
     pub identity: AcceptedIdentity,
-    /// By export: where its Service was.
-    #[serde(default)]
-    pub targets: BTreeMap<String, Endpoint>,
 }
 
 /// Who we were when a link was accepted.
@@ -69,13 +65,8 @@ pub enum AcceptedError {
 }
 
 impl Accepted {
-    pub(crate) fn new(
-        spec: SecureLinkSpec,
-        generation: Option<i64>,
-        identity: AcceptedIdentity,
-        targets: BTreeMap<String, Endpoint>,
-    ) -> Self {
-        Self { format: FORMAT, generation, spec, narrowing: Narrowing::default(), identity, targets }
+    pub(crate) fn new(spec: SecureLinkSpec, generation: Option<i64>, identity: AcceptedIdentity) -> Self {
+        Self { format: FORMAT, generation, spec, narrowing: Narrowing::default(), identity }
     }
 
     /// Reads the file of `link` and judges its spec as if it had just been applied.

@@ -1,11 +1,15 @@
 //! Everything a verdict on one link depends on. The caller reads it from caches or files; nothing is decided here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{ResourceRequirements, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use securelink_crds::load::Problem;
 use securelink_crds::{LinkIdentity, LinkPolicy, SecureLink};
-use securelink_relay_config::{Endpoint, LinkRef};
+use securelink_relay_config::LinkRef;
 use serde_json::Value;
 
 use crate::accepted::Accepted;
@@ -89,13 +93,54 @@ pub struct Taken {
     pub by: LinkRef,
 }
 
-/// What the cluster has resolved for a link.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The cluster a link runs in.
+#[derive(Clone, Debug)]
 pub struct Cluster {
-    /// By export: where its Service is. An export without an entry cannot be used.
-    pub targets: BTreeMap<String, Endpoint>,
+    /// By export: the Service that its target names, as it is now. An export of a Service without an entry cannot be used.
+    pub services: BTreeMap<String, Service>,
+    /// What is the same for every link.
+    pub installation: Arc<Installation>,
+}
+
+/// What the operator was installed with, and what it found out about its cluster.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// The relays' image.
+    pub image: String,
+    /// When nodes pull it; absent: what Kubernetes does by default.
+    pub image_pull_policy: Option<String>,
+    /// CPU and memory of a relay whose link does not say.
+    pub resources: ResourceRequirements,
+    /// The operator's own pods: who may use the control port.
+    pub operator: NetworkPolicyPeer,
+    /// Who may read metrics, beside the operator.
+    pub monitoring: Vec<NetworkPolicyPeer>,
+    /// Where relays resolve names.
+    pub dns: Vec<DnsServers>,
     /// Roots of the control port, PEM, at most two.
     pub control_cas: Vec<String>,
-    /// Networks never dialed on top of link-local and metadata: the API server's addresses, in CIDR notation.
-    pub denied: BTreeSet<String>,
+    /// Networks never dialed, on top of link-local and metadata: the API server's addresses, and what the values deny.
+    pub denied: BTreeSet<IpNet>,
+    /// The cluster's own networks, of pods and of Services.
+    pub ranges: BTreeSet<IpNet>,
+    /// The domain of the cluster's names, such as `cluster.local`.
+    pub domain: String,
+    /// Whether pods have IPv6 addresses.
+    pub ipv6: bool,
+}
+
+/// Name servers that pods ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DnsServers {
+    /// Who they are.
+    pub peers: Vec<NetworkPolicyPeer>,
+    /// The port they listen on, UDP and TCP: 53, or 5353 on `OpenShift`.
+    pub port: u16,
+}
+
+impl Installation {
+    /// The address that stands for every address of a pod: with IPv6, one socket takes both families.
+    pub(crate) fn any_address(&self) -> IpAddr {
+        if self.ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+    }
 }

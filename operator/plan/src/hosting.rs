@@ -5,14 +5,22 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use securelink_crds::conditions::Reason;
 use securelink_crds::{Export, Import, SecureLinkSpec};
-use securelink_relay_config::{DialRules, Endpoint};
+use securelink_relay_config::{DialRules, Endpoint, LinkRef};
 
-use crate::gathered::{Mode, Standalone};
+use crate::gathered::{Installation, Mode, Standalone};
+use crate::names;
+use crate::service::resolve;
 use crate::validated::Target;
 use crate::verdict::{About, Problem};
 
-/// Port of the peer's listener in a pod (contracts 4).
-const PEER_PORT: u16 = 15_443;
+/// Port of the peer's listener in a pod (contracts 4, as the next three).
+pub(crate) const PEER_PORT: u16 = 15_443;
+/// Port of the control API in a pod.
+pub(crate) const CONTROL_PORT: u16 = 15_444;
+/// Port of metrics and probes in a pod.
+pub(crate) const METRICS_PORT: u16 = 15_445;
+/// First port of imports in a pod; the import's slot is added.
+pub(crate) const FIRST_IMPORT_PORT: u16 = 20_000;
 
 /// Never dialed: this network, link-local with the clouds' metadata, multicast, broadcast, the unspecified address, IPv4
 /// in IPv6's clothes, and the one metadata address outside of link-local.
@@ -34,7 +42,7 @@ pub(crate) fn listen(spec: &SecureLinkSpec, mode: &Mode) -> Option<SocketAddr> {
     let expose = spec.expose.as_ref()?;
     Some(match mode {
         Mode::Standalone(here) => here.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, expose.port).into()),
-        Mode::Cluster(_) => (Ipv4Addr::UNSPECIFIED, PEER_PORT).into(),
+        Mode::Cluster(cluster) => (cluster.installation.any_address(), PEER_PORT).into(),
     })
 }
 
@@ -43,47 +51,70 @@ pub(crate) fn listen_import(import: &Import, mode: &Mode) -> Option<SocketAddr> 
     matches!(mode, Mode::Standalone(_)).then_some((Ipv4Addr::LOCALHOST, import.port).into())
 }
 
+/// The address in front of the port that a slot decides.
+pub(crate) fn bind(mode: &Mode) -> IpAddr {
+    match mode {
+        Mode::Standalone(_) => Ipv4Addr::LOCALHOST.into(),
+        Mode::Cluster(cluster) => cluster.installation.any_address(),
+    }
+}
+
 /// Where an exported service is, or why it cannot be used.
-pub(crate) fn target(
-    export: &Export,
-    field: &str,
-    mode: &Mode,
-    targets: &BTreeMap<String, Endpoint>,
-) -> Result<Target, Problem> {
-    let unusable = |message: String, remedy: &str| Problem {
+pub(crate) fn target(export: &Export, field: &str, mode: &Mode) -> Result<Target, Problem> {
+    let unusable = |message: &str, remedy: &str| Problem {
         reason: Reason::Invalid,
         about: About::Export(export.name.clone()),
         field: format!("{field}.target"),
-        message,
+        message: message.to_owned(),
         remedy: remedy.to_owned(),
     };
-    if let Some(host) = &export.target.host {
-        return Ok(Target::Host(Endpoint { host: host.clone(), port: export.target.port }));
-    }
-    match mode {
-        Mode::Standalone(_) => {
-            Err(unusable("a Service target needs a cluster".to_owned(), "write host and port instead of service"))
+    match (&export.target.host, mode) {
+        (Some(host), Mode::Cluster(cluster)) if is_inside(host, &cluster.installation) => Err(unusable(
+            "the host is inside of this cluster, where a Service's owner consents to its export",
+            "name the Service instead",
+        )),
+        (Some(host), _) => Ok(Target::Host(Endpoint { host: host.clone(), port: export.target.port })),
+        (None, Mode::Standalone(_)) => {
+            Err(unusable("a Service target needs a cluster", "write host and port instead of service"))
         }
-        Mode::Cluster(_) => targets.get(&export.name).cloned().map(Target::Service).ok_or_else(|| {
-            let service = export.target.service.as_deref().unwrap_or_default();
-            unusable(format!("the Service {service} is not there"), "create it, or name another one")
-        }),
+        (None, Mode::Cluster(cluster)) => {
+            let Some(service) = cluster.services.get(&export.name) else {
+                let name = export.target.service.as_deref().unwrap_or_default();
+                return Err(unusable(&format!("the Service {name} is not there"), "create it, or name another one"));
+            };
+            resolve(service, export.target.port, &cluster.installation.domain).map(Target::Service).map_err(|error| {
+                let text = error.to_string();
+                let (message, remedy) = text.split_once("; ").unwrap_or((&text, "correct it"));
+                unusable(message, remedy)
+            })
+        }
+    }
+}
+
+/// Whether a host, as written, is a pod or a Service. What a name outside of the cluster's domain resolves to is the
+/// `NetworkPolicy`'s to stop.
+fn is_inside(host: &str, installation: &Installation) -> bool {
+    let below = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    match host.parse::<IpAddr>() {
+        Ok(address) => installation.ranges.iter().any(|range| range.contains(&address)),
+        Err(_) => below("svc") || below(&installation.domain),
     }
 }
 
 /// The addresses never dialed.
 pub(crate) fn dial_rules(mode: &Mode) -> DialRules {
+    let mut own = Vec::new();
     let (denied, denied_endpoints): (Vec<&str>, &[&str]) = match mode {
         Mode::Standalone(Standalone { allow_loopback_peers: true, .. }) => (NOWHERE.to_vec(), &[]),
         Mode::Standalone(_) => (NOWHERE.to_vec(), &LOOPBACK),
         Mode::Cluster(cluster) => {
-            let own = cluster.denied.iter().map(String::as_str);
-            (NOWHERE.into_iter().chain(LOOPBACK).chain(own).collect(), &[])
+            own.extend(&cluster.installation.denied);
+            (NOWHERE.into_iter().chain(LOOPBACK).collect(), &[])
         }
     };
-    // The constants parse, a test says so; of a cluster's own the caller says what does not.
+    // The constants parse, a test says so.
     DialRules {
-        denied: denied.iter().filter_map(|network| network.parse().ok()).collect(),
+        denied: denied.iter().filter_map(|network| network.parse().ok()).chain(own).collect(),
         denied_endpoints: denied_endpoints.iter().filter_map(|network| network.parse().ok()).collect(),
     }
 }
@@ -96,9 +127,36 @@ pub(crate) fn replicas(spec: &SecureLinkSpec, mode: &Mode) -> u16 {
     }
 }
 
-/// What does not fit the machine: two listeners on one address.
-pub(crate) fn collisions(spec: &SecureLinkSpec, mode: &Mode) -> Vec<Problem> {
-    let Mode::Standalone(here) = mode else { return Vec::new() };
+/// What does not fit where the link runs: two listeners on one address, two Services of one name.
+pub(crate) fn collisions(link: &LinkRef, spec: &SecureLinkSpec, mode: &Mode) -> Vec<Problem> {
+    match mode {
+        Mode::Standalone(here) => listeners(spec, mode, here),
+        Mode::Cluster(_) => services(link, spec),
+    }
+}
+
+fn services(link: &LinkRef, spec: &SecureLinkSpec) -> Vec<Problem> {
+    let peer = spec.expose.as_ref().map(|_| (names::peer_service(&link.name), "spec.expose".to_owned()));
+    let mut taken: BTreeMap<String, String> = peer.into_iter().collect();
+    let mut problems = Vec::new();
+    for (index, import) in spec.imports.iter().enumerate() {
+        let (name, field) = (names::import_service(&link.name, import), format!("spec.imports[{index}]"));
+        if let Some(holder) = taken.get(&name) {
+            problems.push(Problem {
+                reason: Reason::Invalid,
+                about: About::Link,
+                field: format!("{field}.serviceName"),
+                message: format!("the Service {name} is already the one of {holder}"),
+                remedy: "set another serviceName".to_owned(),
+            });
+        } else {
+            taken.insert(name, field);
+        }
+    }
+    problems
+}
+
+fn listeners(spec: &SecureLinkSpec, mode: &Mode, here: &Standalone) -> Vec<Problem> {
     let mut taken: Vec<(SocketAddr, String)> =
         here.taken.iter().map(|taken| (taken.address, format!("the link {}", taken.by))).collect();
     let peer = listen(spec, mode).map(|address| ("spec.expose.port".to_owned(), address));

@@ -1,26 +1,31 @@
 //! The pure core: verdicts, certificate decisions, relay configuration and status, without clock, client or randomness.
 //!
 //! The way of one link: [`Gathered`] -> [`validate`] -> [`Verdict`] over a [`ValidatedLink`] -> [`certificate`],
-//! [`snapshot`] -> [`status`]. Time is an argument everywhere, in [`Millis`](securelink_relay_config::Millis) where it goes
+//! [`snapshot`] -> [`objects`](objects::Objects) -> [`status`]. Time is an argument everywhere, in [`Millis`](securelink_relay_config::Millis) where it goes
 //! to a relay and as a timestamp where it goes to a person. Operator and standalone runtime run the same functions.
 
 mod accepted;
 pub mod certificate;
+mod consent;
 mod gathered;
 mod guard;
 mod hosting;
+pub mod names;
 mod narrowing;
+pub mod objects;
 mod selection;
+mod service;
 mod snapshot;
 mod status;
 mod validated;
 mod verdict;
 
 pub use accepted::{Accepted, AcceptedError, AcceptedIdentity, MAX_ACCEPTED_BYTES};
-pub use gathered::{Cluster, CutOrder, Declared, Gathered, Mode, Standalone, Taken};
+pub use gathered::{Cluster, CutOrder, Declared, DnsServers, Gathered, Installation, Mode, Standalone, Taken};
 pub use narrowing::Narrowing;
 pub use selection::{cut_orders, peer_names, policy_applies, salvage_cut};
+pub use service::ServiceTarget;
 pub use snapshot::{Orders, listeners, snapshot};
 pub use status::{Certificate, LeafInUse, Observed, PROBE_FRESH, next_deadline, status};
-pub use validated::{Target, ValidatedExport, ValidatedImport, ValidatedLink};
+pub use validated::{Target, ValidatedExport, ValidatedExpose, ValidatedImport, ValidatedLink};
 pub use verdict::{About, Base, Problem, Verdict, validate};

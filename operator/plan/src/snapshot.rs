@@ -1,14 +1,13 @@
 //! `relay.json` from a validated link and the cuts over it. The same inputs give the same bytes and the same version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use securelink_relay_config::{Cut, Export, FORMAT, Import, Limits, Millis, Snapshot};
 
+use crate::hosting::FIRST_IMPORT_PORT;
 use crate::validated::{ValidatedExport, ValidatedImport, ValidatedLink};
 
-/// First port of imports in a pod; the import's slot is added (contracts 4).
-const FIRST_IMPORT_PORT: u16 = 20_000;
 /// Most cuts remembered as released. A relay needs the entry only until it has adopted one snapshot that has it.
 const MAX_RELEASED: usize = 256;
 
@@ -53,7 +52,7 @@ fn build(link: &ValidatedLink, orders: Orders<'_>, previous: Option<&Snapshot>) 
         state: link.state,
         agreements: link.agreements.clone(),
         exports: link.exports.iter().map(|entry| export(entry, link.replicas)).collect(),
-        imports: imports(&link.imports, previous),
+        imports: imports(&link.imports, link.bind, previous),
         allow_classical_key_exchange: link.allow_classical_key_exchange,
         max_staleness_seconds: link.max_staleness.as_secs(),
         dial: link.dial.clone(),
@@ -77,7 +76,7 @@ fn export(entry: &ValidatedExport, replicas: u16) -> Export {
 
 /// Slots are first-fit, stay with an import's name, and are not reused in the version that frees them: a client that
 /// still dials the old port must not reach another service.
-fn imports(entries: &[ValidatedImport], previous: Option<&Snapshot>) -> Vec<Import> {
+fn imports(entries: &[ValidatedImport], bind: IpAddr, previous: Option<&Snapshot>) -> Vec<Import> {
     let before: BTreeMap<&str, u16> =
         previous.into_iter().flat_map(|old| &old.imports).map(|old| (old.name.as_str(), old.slot)).collect();
     let mut taken: BTreeSet<u16> = before.values().copied().collect();
@@ -90,8 +89,8 @@ fn imports(entries: &[ValidatedImport], previous: Option<&Snapshot>) -> Vec<Impo
     };
     let import = |entry: &ValidatedImport| {
         let slot = slot(&entry.name);
-        let in_pod = (Ipv4Addr::UNSPECIFIED, FIRST_IMPORT_PORT.saturating_add(slot)).into();
-        let listen = entry.listen.unwrap_or(in_pod);
+        let by_slot = || (bind, FIRST_IMPORT_PORT.saturating_add(slot)).into();
+        let listen = entry.listen.unwrap_or_else(by_slot);
         Import { name: entry.name.clone(), slot, listen, data_class: entry.data_class }
     };
     entries.iter().map(import).collect()

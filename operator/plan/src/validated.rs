@@ -6,9 +6,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 pub(crate) use parse::{data_class, parse};
+use securelink_crds::{Expose, RelayPods};
 use securelink_id::{SpiffeId, TrustDomain};
 use securelink_relay_config::{Agreements, Contact, DataClass, DialRules, Endpoint, Limits, LinkRef, LinkState, Peer};
+
+use crate::service::ServiceTarget;
 
 /// A link that can be built.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,14 @@ pub struct ValidatedLink {
     pub imports: Vec<ValidatedImport>,
     /// Where our relays listen for the peer; absent when we only dial.
     pub listen: Option<SocketAddr>,
+    /// The address that imports listen on, where the slot decides their port.
+    pub bind: IpAddr,
+    /// How the peer reaches them in a cluster.
+    pub expose: Option<ValidatedExpose>,
+    /// Networks they may dial for this peer; empty: anywhere that is not forbidden.
+    pub egress: Vec<IpNet>,
+    /// How they run in a cluster.
+    pub pods: RelayPods,
     /// Our line in the agreement's annex: where the peer reaches us.
     pub endpoint: Option<Endpoint>,
     /// Whether we accept a key exchange without a post-quantum part.
@@ -65,17 +77,27 @@ pub struct ValidatedExport {
 pub enum Target {
     /// A host that somebody wrote down.
     Host(Endpoint),
-    /// A Service, and where it was resolved to.
-    Service(Endpoint),
+    /// A Service, and what it leads to.
+    Service(ServiceTarget),
 }
 
 impl Target {
     /// What a relay dials.
     pub fn endpoint(&self) -> &Endpoint {
         match self {
-            Self::Host(endpoint) | Self::Service(endpoint) => endpoint,
+            Self::Host(endpoint) => endpoint,
+            Self::Service(service) => &service.endpoint,
         }
     }
+}
+
+/// How the peer reaches our relays in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedExpose {
+    /// As it was declared, for the builders of a cluster's objects.
+    pub declared: Expose,
+    /// Networks the peer dials from; empty: anywhere.
+    pub allowed_sources: Vec<IpNet>,
 }
 
 /// A service of the peer that we may reach.

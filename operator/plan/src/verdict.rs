@@ -10,7 +10,8 @@ use securelink_crds::load;
 use securelink_id::TrustDomainError;
 use securelink_relay_config::{Cut, CutScope, LinkRef};
 
-use crate::accepted::{Accepted, AcceptedIdentity};
+use crate::accepted::{Accepted, AcceptedIdentity, MAX_ACCEPTED_BYTES};
+use crate::consent;
 use crate::gathered::{CutOrder, Declared, Gathered, Mode};
 use crate::guard::{self, Ruling};
 use crate::hosting;
@@ -132,7 +133,8 @@ pub fn validate(gathered: &Gathered) -> Verdict {
     verdict.problems = objections(gathered);
     let mut parsed = None;
     if let (true, Some(accepted)) = (verdict.problems.is_empty(), candidate(gathered)) {
-        parsed = verdict.read(gathered, &accepted);
+        verdict.problems.extend(oversize(&accepted));
+        parsed = verdict.problems.is_empty().then(|| verdict.read(gathered, &accepted)).flatten();
         verdict.accepted = parsed.is_some().then_some(accepted);
     }
     let is_new = parsed.is_some();
@@ -145,6 +147,7 @@ pub fn validate(gathered: &Gathered) -> Verdict {
     }
     if let Some(mut link) = parsed {
         verdict.forbid(guard::apply(&mut link, &gathered.policies));
+        verdict.forbid(consent::apply(&mut link, &gathered.mode));
         let link = Box::new(link);
         verdict.base = if is_new { Base::New(link) } else { Base::LastAccepted(link) };
     }
@@ -154,7 +157,7 @@ pub fn validate(gathered: &Gathered) -> Verdict {
 /// Everything that keeps the declared spec from becoming the base, before it is parsed.
 fn objections(gathered: &Gathered) -> Vec<Problem> {
     let mut problems = match &gathered.declared {
-        Declared::Valid(link) => hosting::collisions(&link.spec, &gathered.mode),
+        Declared::Valid(link) => hosting::collisions(&gathered.link, &link.spec, &gathered.mode),
         Declared::Invalid { problems, .. } if problems.is_empty() => vec![Problem::invalid(&load::Problem {
             message: "does not validate".to_owned(),
             remedy: "ask `securelink check` why".to_owned(),
@@ -170,11 +173,19 @@ fn objections(gathered: &Gathered) -> Vec<Problem> {
 /// The declared spec, as it would be accepted.
 fn candidate(gathered: &Gathered) -> Option<Accepted> {
     let Declared::Valid(link) = &gathered.declared else { return None };
-    let targets = match &gathered.mode {
-        Mode::Standalone(_) => BTreeMap::new(),
-        Mode::Cluster(cluster) => cluster.targets.clone(),
-    };
-    Some(Accepted::new(link.spec.clone(), link.metadata.generation, identity(gathered).ok()?, targets))
+    Some(Accepted::new(link.spec.clone(), link.metadata.generation, identity(gathered).ok()?))
+}
+
+/// What could not be kept. Half of the bound is for what later edits narrow, which repeats what it takes away.
+fn oversize(accepted: &Accepted) -> Option<Problem> {
+    let (bytes, most) = (accepted.to_bytes().len(), MAX_ACCEPTED_BYTES / 2);
+    (bytes > most).then(|| Problem {
+        reason: Reason::Invalid,
+        about: About::Link,
+        field: "spec".to_owned(),
+        message: format!("is too large to be kept: {bytes} bytes as JSON, more than {most}"),
+        remedy: "name the clients of imports by fewer or shorter labels".to_owned(),
+    })
 }
 
 /// Who we are, or why that is not known.
@@ -226,6 +237,7 @@ impl Verdict {
         let own = uid.zip(revision).map(|(uid, revision)| (format!("SecureLink/{uid}"), revision));
         let policies = gathered.policies.iter().map(guard::identify);
         let policies = policies.filter_map(|(id, revision)| Some((id, revision?)));
+        let consents = consent::seen(&gathered.link, &gathered.mode);
         let order = |order: &CutOrder| Cut {
             id: order.id.clone(),
             revision: order.revision,
@@ -238,7 +250,7 @@ impl Verdict {
             base: Base::None,
             problems: Vec::new(),
             cuts: gathered.cuts.iter().map(order).collect(),
-            seen: own.into_iter().chain(policies).collect(),
+            seen: own.into_iter().chain(policies).chain(consents).collect(),
             accepted: None,
             no_policy: gathered.policies.is_empty(),
             notes: Vec::new(),

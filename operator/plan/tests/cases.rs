@@ -1,13 +1,15 @@
 //! Whole links from YAML to verdict, snapshot and status, for a platform engineer to read: `tests/cases/<case>/`.
 //!
 //! `gathered.yaml` is what stands in the folder now, `before.yaml` (if any) what was accepted an hour ago, `report.yaml` (if
-//! any) what the relay says. `objects.snap` is what comes out.
+//! any) what the relay says. `objects.snap` is what comes out. With a `cluster.yaml` the link is in a cluster: it has what
+//! surrounds the link there, and `objects.yaml` is what would be applied.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // The cases are files; only the planner itself reads none.
 #![allow(clippy::disallowed_methods)]
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +18,9 @@ use securelink_id::Fingerprint;
 use securelink_plan::{Base, Certificate, LeafInUse, Observed, Verdict, next_deadline, snapshot, status, validate};
 use securelink_relay_config::{Cut, LinkReport, Millis, Snapshot};
 use serde::Serialize;
+use serde_json::Value;
+
+use support::cluster::{self, Around};
 
 #[derive(Serialize)]
 struct Objects<'a> {
@@ -63,6 +68,11 @@ fn check(case: &Path) {
         .and_then(|verdict| verdict.validated().map(|link| snapshot(link, verdict.orders(), None, an_hour_ago)));
     let mut gathered = support::gather(&read(case, "gathered.yaml").unwrap());
     gathered.last_accepted = before.and_then(|verdict| verdict.accepted);
+    let around: Option<Around> = read(case, "cluster.yaml").map(|text| cluster::read(&text));
+    let in_cluster = around.is_some();
+    if let Some(around) = around {
+        gathered = cluster::settle(gathered, around);
+    }
     let verdict = validate(&gathered);
     let snapshot = support::snapshot_of(&verdict, previous.as_ref());
     let report: Option<LinkReport> = read(case, "report.yaml").map(|text| serde_saphyr::from_str(&text).unwrap());
@@ -80,6 +90,28 @@ fn check(case: &Path) {
     insta::with_settings!({snapshot_path => case, prepend_module_to_snapshot => false, omit_expression => true}, {
         insta::assert_yaml_snapshot!("objects", objects);
     });
+    if let (true, Some(snapshot)) = (in_cluster, &snapshot) {
+        let objects = cluster::all(&cluster::objects(&verdict, snapshot, &gathered.mode));
+        let documents: Vec<String> = objects.iter().map(document).collect();
+        applies(&case.join("objects.yaml"), &documents.join("---\n"));
+    }
+}
+
+/// An object in the order in which people write it: what it is, whose, then the rest.
+fn document(object: &Value) -> String {
+    let mut fields: Vec<_> = object.as_object().unwrap().iter().collect();
+    fields.sort_by_key(|(name, _)| !["apiVersion", "kind", "metadata"].contains(&name.as_str()));
+    let field = |(name, value): (&String, &Value)| serde_saphyr::to_string(&BTreeMap::from([(name, value)])).unwrap();
+    fields.into_iter().map(field).collect()
+}
+
+/// Plain YAML, so that `kubectl` takes it too; written anew as insta writes its snapshots.
+fn applies(file: &Path, objects: &str) {
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        std::fs::write(file, objects).unwrap();
+    }
+    let written = std::fs::read_to_string(file).unwrap_or_default();
+    assert_eq!(written, objects, "{} is not what comes out", file.display());
 }
 
 #[test]

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use securelink_crds::LinkPolicy;
 use securelink_crds::conditions::Reason;
 use securelink_plan::{
-    About, Accepted, AcceptedError, Base, Cluster, Declared, Mode, Standalone, Taken, cut_orders, peer_names,
-    policy_applies, salvage_cut, validate,
+    About, Accepted, AcceptedError, Base, Declared, Mode, Standalone, Taken, cut_orders, peer_names, policy_applies,
+    salvage_cut, validate,
 };
 use securelink_relay_config::{CutScope, Endpoint, LinkRef};
 use serde_json::json;
 
+use support::cluster::{Around, read, settle};
 use support::{IDENTITY, LINK, accept, edited, file, gather, link_ref};
 
 fn policy(spec: &serde_json::Value) -> LinkPolicy {
@@ -241,13 +242,15 @@ fn nothing_runs_for_a_deleted_link() {
 fn in_a_cluster_a_service_must_be_resolved() {
     let mut gathered =
         gather(&file(&edited(&[("{host: notices.records.example, port: 8443}", "{service: notices, port: 8443}")])));
-    gathered.mode = Mode::Cluster(Cluster::default());
+    gathered = settle(gathered, Around::default());
     let verdict = validate(&gathered);
     assert!(verdict.is_accepted());
     assert_eq!(verdict.problems[0].about, About::Export("notices".to_owned()));
-    let to = Endpoint { host: "notices.liaison.svc".to_owned(), port: 8443 };
-    gathered.mode =
-        Mode::Cluster(Cluster { targets: [("notices".to_owned(), to.clone())].into(), ..Cluster::default() });
+    let service = read(
+        "{metadata: {name: notices, namespace: liaison}, spec: {selector: {app: notices}, ports: [{port: 8443}]}}",
+    );
+    let to = Endpoint { host: "notices.liaison.svc.cluster.local".to_owned(), port: 8443 };
+    gathered = settle(gathered, Around { services: [("notices".to_owned(), service)].into(), ..Around::default() });
     let verdict = validate(&gathered);
     let link = verdict.validated().unwrap();
     let export = link.exports.iter().find(|export| export.name == "notices").unwrap();
@@ -258,19 +261,19 @@ fn in_a_cluster_a_service_must_be_resolved() {
 #[test]
 fn accepted_json_is_read_strictly() {
     let bytes = accept(&file(LINK)).accepted.unwrap().to_bytes();
-    let read = |change: &dyn Fn(&mut serde_json::Value)| {
+    let changed = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         change(&mut value);
         Accepted::from_bytes(value.to_string().as_bytes(), &link_ref())
     };
-    assert!(read(&|_| {}).is_ok());
-    assert!(matches!(read(&|value| value["format"] = json!(2)), Err(AcceptedError::Format(2))));
-    assert!(matches!(read(&|value| value["format"] = json!("1")), Err(AcceptedError::Malformed(_))));
-    assert!(matches!(read(&|value| value["more"] = json!(1)), Err(AcceptedError::Malformed(_))));
-    assert!(matches!(read(&|value| value["narrowing"]["more"] = json!(1)), Err(AcceptedError::Malformed(_))));
-    assert!(matches!(read(&|value| value["spec"]["more"] = json!(1)), Err(AcceptedError::Invalid(_))));
+    assert!(changed(&|_| {}).is_ok());
+    assert!(matches!(changed(&|value| value["format"] = json!(2)), Err(AcceptedError::Format(2))));
+    assert!(matches!(changed(&|value| value["format"] = json!("1")), Err(AcceptedError::Malformed(_))));
+    assert!(matches!(changed(&|value| value["more"] = json!(1)), Err(AcceptedError::Malformed(_))));
+    assert!(matches!(changed(&|value| value["narrowing"]["more"] = json!(1)), Err(AcceptedError::Malformed(_))));
+    assert!(matches!(changed(&|value| value["spec"]["more"] = json!(1)), Err(AcceptedError::Invalid(_))));
     assert!(matches!(
-        read(&|value| value["spec"]["exports"][0]["target"]["host"] = json!("169.254.169.254")),
+        changed(&|value| value["spec"]["exports"][0]["target"]["host"] = json!("169.254.169.254")),
         Err(AcceptedError::Invalid(_))
     ));
     let large = vec![b' '; securelink_plan::MAX_ACCEPTED_BYTES + 1];

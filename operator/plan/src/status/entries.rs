@@ -8,6 +8,7 @@ use securelink_relay_config::{Cut, CutScope, EntryReport};
 
 use super::conditions::Finding;
 use super::{Observed, SENTENCE, words};
+use crate::names;
 use crate::validated::ValidatedImport;
 use crate::verdict::{About, Verdict};
 
@@ -59,8 +60,7 @@ pub(super) fn imports(verdict: &Verdict, observed: Observed<'_>, findings: &[Fin
 fn address(verdict: &Verdict, import: &ValidatedImport) -> String {
     import.listen.map_or_else(
         || {
-            let own = format!("{}-{}", verdict.link.name, import.name);
-            let service = import.declared.service_name.as_deref().unwrap_or(&own);
+            let service = names::import_service(&verdict.link.name, &import.declared);
             format!("{service}.{}:{}", verdict.link.namespace, import.declared.port)
         },
         |address| address.to_string(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use ipnet::IpNet;
 use securelink_crds::conditions::Reason;
 use securelink_crds::{Contact, SecureLinkSpec, StreamLimits};
 use securelink_id::{Fingerprint, TrustDomain};
@@ -10,7 +11,7 @@ use securelink_relay_config::{
     Protocol,
 };
 
-use super::{ValidatedExport, ValidatedImport, ValidatedLink};
+use super::{ValidatedExport, ValidatedExpose, ValidatedImport, ValidatedLink};
 use crate::accepted::Accepted;
 use crate::gathered::Mode;
 use crate::hosting;
@@ -19,7 +20,7 @@ use crate::verdict::{About, Problem};
 /// Port of an HTTP proxy whose URL names none (RFC 9110 section 4.2.1).
 const HTTP_PORT: u16 = 80;
 
-/// Parses `spec`, with the identity and the targets it was accepted with. The problems beside a link are those of single
+/// Parses `spec`, with the identity it was accepted with. The problems beside a link are those of single
 /// exports, which are left out of it; without a link they say why there is none.
 pub(crate) fn parse(
     link: &LinkRef,
@@ -59,6 +60,9 @@ impl Reader {
         let peer = self.peer(spec, &own);
         let max_staleness = self.ok("spec.maxStaleness", spec.max_staleness.parse());
         let agreements = self.agreements(spec);
+        let egress = self.networks("spec.peer.egressCIDRs", &spec.peer.egress_cidrs);
+        let sources = spec.expose.as_ref().map_or([].as_slice(), |expose| &expose.allowed_sources);
+        let allowed_sources = self.networks("spec.expose.allowedSources", sources);
         Some(ValidatedLink {
             link: link.clone(),
             own,
@@ -68,9 +72,13 @@ impl Reader {
                 securelink_crds::LinkState::Suspended => LinkState::Suspended,
             },
             agreements: agreements?,
-            exports: self.exports(spec, accepted, mode),
+            exports: self.exports(spec, mode),
             imports: imports(spec, mode),
             listen: hosting::listen(spec, mode),
+            bind: hosting::bind(mode),
+            expose: expose(spec, allowed_sources?),
+            egress: egress?,
+            pods: spec.relay.clone(),
             endpoint: spec
                 .expose
                 .as_ref()
@@ -82,7 +90,7 @@ impl Reader {
             dial: hosting::dial_rules(mode),
             control_cas: match mode {
                 Mode::Standalone(_) => Vec::new(),
-                Mode::Cluster(cluster) => cluster.control_cas.clone(),
+                Mode::Cluster(cluster) => cluster.installation.control_cas.clone(),
             },
             contacts: accepted.identity.contacts.iter().map(contact).collect(),
         })
@@ -134,12 +142,21 @@ impl Reader {
         Some(Agreements { current: Some(current?), next: next.flatten() })
     }
 
-    fn exports(&mut self, spec: &SecureLinkSpec, accepted: &Accepted, mode: &Mode) -> Vec<ValidatedExport> {
+    /// All of them or none: a list with a gap would mean something else, an empty one means anywhere.
+    fn networks(&mut self, field: &str, texts: &[String]) -> Option<Vec<IpNet>> {
+        let mut networks = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            networks.extend(self.ok(&format!("{field}[{index}]"), text.parse::<IpNet>()));
+        }
+        (networks.len() == texts.len()).then(|| networks.iter().map(IpNet::trunc).collect())
+    }
+
+    fn exports(&mut self, spec: &SecureLinkSpec, mode: &Mode) -> Vec<ValidatedExport> {
         let mut exports = Vec::new();
         for (index, export) in spec.exports.iter().enumerate() {
             let field = format!("spec.exports[{index}]");
             let limits = self.limits(export.limits.as_ref(), &format!("{field}.limits"));
-            match hosting::target(export, &field, mode, &accepted.targets) {
+            match hosting::target(export, &field, mode) {
                 Ok(target) => exports.push(ValidatedExport {
                     name: export.name.clone(),
                     target,
@@ -182,6 +199,10 @@ impl Reader {
             remedy: remedy.to_owned(),
         });
     }
+}
+
+fn expose(spec: &SecureLinkSpec, allowed_sources: Vec<IpNet>) -> Option<ValidatedExpose> {
+    spec.expose.clone().map(|declared| ValidatedExpose { declared, allowed_sources })
 }
 
 fn imports(spec: &SecureLinkSpec, mode: &Mode) -> Vec<ValidatedImport> {

@@ -1,6 +1,10 @@
 //! Builds inputs from YAML as people write it.
 #![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod cluster;
+pub mod policy;
+pub mod restricted;
+
 use jiff::Timestamp;
 use securelink_crds::load::{self, Object, Source};
 use securelink_crds::{LinkCut, LinkIdentity, LinkPolicy};
