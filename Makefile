@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: test tools format lint direction deny docs unit demo e2e fuzz manifests clean
+.PHONY: test tools format lint direction deny docs unit demo e2e soak fuzz manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, tests, the demo as a user runs it, and the
 ## end-to-end tests on kind clusters.
@@ -39,6 +39,11 @@ demo:
 ## End-to-end tests on kind clusters, which the lab makes (docs/e2e.md). Skipped, and said so, where it cannot.
 e2e:
 	@./e2e/run
+
+## The rows that take long, in full: about an hour and a half (docs/soak.md). Scaled forms are in `make unit`.
+soak:
+	$(CARGO) test --release --locked -p securelink --test soak -- --include-ignored --nocapture --test-threads 1
+	$(CARGO) test --release --locked -p securelink-relay --test soak -- --ignored --nocapture --test-threads 1
 
 ## Fuzzes every target for FUZZ_SECONDS each, by default a minute; an hour for a release (docs/fuzzing.md).
 FUZZ_SECONDS ?= 60
