@@ -36,6 +36,11 @@ fn selector(description: &str) -> Value {
                     "type": "object",
                     "description": "A condition on one label.",
                     "required": ["key", "operator"],
+                    "x-kubernetes-validations": [{
+                        "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : \
+                                 !has(self.values) || size(self.values) == 0",
+                        "message": "has values that its operator does not take, or lacks those it needs; give In and NotIn at least one value, Exists and DoesNotExist none",
+                    }],
                     "properties": {
                         "key": text(KEY, "The label's key. Example: tier."),
                         "operator": {
@@ -82,6 +87,11 @@ pub(crate) fn network_policy_peers(_: &mut SchemaGenerator) -> Schema {
                     "type": "object",
                     "description": "Addresses outside of the cluster.",
                     "required": ["cidr"],
+                    "x-kubernetes-validations": [{
+                        "rule": "!has(self.except) || !isCIDR(self.cidr) || self.except.all(e, !isCIDR(e) || \
+                                 (cidr(self.cidr).containsCIDR(e) && cidr(self.cidr).prefixLength() < cidr(e).prefixLength()))",
+                        "message": "excepts a network that is not a part of cidr; write parts of cidr only, smaller than all of it",
+                    }],
                     "properties": {
                         "cidr": cidr("The network. Example: 192.0.2.0/24."),
                         "except": {
