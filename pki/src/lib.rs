@@ -1,6 +1,7 @@
 //! Roots, issuing, pins, root transitions and the peer verifier. No Kubernetes, no sockets.
 
 pub mod certificate;
+pub mod control;
 pub mod issue;
 pub mod key;
 pub mod leaf;

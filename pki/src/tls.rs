@@ -94,6 +94,10 @@ impl Credentials {
         Ok(Self(Arc::new(CertifiedKey::new(transitions.presented(leaf.chain(), pin), key?))))
     }
 
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0)
+    }
+
     /// The presented chain.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.0.cert
@@ -107,7 +111,7 @@ pub fn server_config(ours: &Credentials, trust: &PeerTrust, options: &Options) -
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(refused_config)?;
     let mut config = builder
         .with_client_cert_verifier(PeerVerifier::new(trust))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&ours.0))));
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(ours.certified())));
     config.alpn_protocols.clone_from(&options.alpn);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -124,7 +128,7 @@ pub fn client_config(ours: &Credentials, trust: &PeerTrust, options: &Options) -
     let mut config = builder
         .dangerous()
         .with_custom_certificate_verifier(PeerVerifier::new(trust))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&ours.0))));
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(ours.certified())));
     config.alpn_protocols.clone_from(&options.alpn);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
@@ -142,7 +146,7 @@ pub fn peer_from_connection(
 }
 
 /// aws-lc-rs, spelled out: the process-wide default is anybody's to change.
-fn provider(allow_classical: bool) -> Arc<CryptoProvider> {
+pub(crate) fn provider(allow_classical: bool) -> Arc<CryptoProvider> {
     use aws_lc_rs::{cipher_suite, kx_group};
     let mut kx_groups = vec![kx_group::X25519MLKEM768];
     if allow_classical {
@@ -157,7 +161,7 @@ fn provider(allow_classical: bool) -> Arc<CryptoProvider> {
 }
 
 #[allow(clippy::needless_pass_by_value)] // the shape map_err wants
-fn refused_config(error: Error) -> TlsError {
+pub(crate) fn refused_config(error: Error) -> TlsError {
     TlsError::Config(error.to_string())
 }
 

@@ -8,6 +8,7 @@ use rustls::CommonState;
 use rustls_pki_types::ServerName;
 use securelink_pki::Refusal;
 use securelink_pki::tls::peer_from_connection;
+use securelink_relay_config::Endpoint;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -59,20 +60,36 @@ pub(crate) async fn connect_by(link: &Arc<Link>, way: &Way, role: Role) -> Resul
 
 async fn try_way(link: &Arc<Link>, way: &Way, role: Role) -> Result<Connection, Failure> {
     let view = link.view();
+    let socket = reach(&view, way).await?;
+    greet(link, &view, &way.endpoint, socket, role).await
+}
+
+/// A socket to the peer by one way.
+pub(crate) async fn reach(view: &View, way: &Way) -> Result<TcpStream, Failure> {
     let endpoint = &way.endpoint;
-    let socket = match (way.address, &view.snapshot.peer.proxy) {
-        (Some(address), _) => dial_address(endpoint, address).await?,
-        (None, Some(proxy)) => dial_by_proxy(proxy, endpoint, &denied(&view.snapshot)).await?,
-        (None, None) => dial(endpoint, &denied(&view.snapshot)).await?,
-    };
+    match (way.address, &view.snapshot.peer.proxy) {
+        (Some(address), _) => dial_address(endpoint, address).await,
+        (None, Some(proxy)) => dial_by_proxy(proxy, endpoint, &denied(&view.snapshot)).await,
+        (None, None) => dial(endpoint, &denied(&view.snapshot)).await,
+    }
+}
+
+/// TLS and both HELLOs on a socket that was dialed.
+pub(crate) async fn greet(
+    link: &Arc<Link>,
+    view: &View,
+    endpoint: &Endpoint,
+    socket: TcpStream,
+    role: Role,
+) -> Result<Connection, Failure> {
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| Failure::Dns { host: endpoint.host.clone(), error: std::io::Error::other("not a host name") })?;
     let greet = async {
         let connector = TlsConnector::from(Arc::clone(&view.tls.client));
         let stream = connector.connect(name, socket).await;
         let stream = stream.map_err(|error| Failure::of_handshake(error, &endpoint.to_string()))?;
-        let (frames, proved) = prove(link, &view, stream.into(), Session::dialer(role))?;
-        exchange(link, &view, frames, proved, Some(role)).await
+        let (frames, proved) = prove(link, view, stream.into(), Session::dialer(role))?;
+        exchange(link, view, frames, proved, Some(role)).await
     };
     timeout(HELLO_TIMEOUT, greet).await.map_err(|_| Failure::Silent(HELLO_TIMEOUT))?
 }

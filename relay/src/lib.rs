@@ -9,6 +9,7 @@ mod connection;
 mod control;
 mod copy;
 mod dial;
+mod doctor;
 mod early;
 mod failure;
 mod frames;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use securelink_pki::tls::{Clock, TlsError};
-use securelink_relay_config::{Cut, CutBook, Digest, GreetReply, Latch, LinkReport, Protocol, Snapshot, SnapshotError};
+use securelink_relay_config::{
+    Cut, CutBook, Digest, DoctorReport, GreetReply, Latch, LinkReport, Protocol, Snapshot, SnapshotError,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -17,7 +19,7 @@ use crate::replicas::REPLICAS;
 use crate::reserved::{self, GreetError};
 use crate::view::{Credentials, View};
 use crate::wire::ReplicaId;
-use crate::{housekeeping, report, reverse, supervise};
+use crate::{doctor, housekeeping, report, reverse, supervise};
 
 /// Time for tasks to say goodbye after everything was told to stop.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -125,7 +127,8 @@ impl AdoptError {
         match self {
             Self::Bind(_) => "BindFailed",
             Self::Tls(_) => "TlsFailed",
-            Self::Unsupported(_) | Self::Snapshot(_) => "UnsupportedSnapshot",
+            Self::Unsupported(_) => "UnsupportedSnapshot",
+            Self::Snapshot(error) => error.reason(),
             Self::Older { .. } => "OlderSnapshot",
             Self::Conflict { .. } => "ConflictingSnapshot",
             Self::OtherLink => "OtherLink",
@@ -237,6 +240,11 @@ impl Relay {
         Ok(())
     }
 
+    /// Records why something was refused before it came here; what is in force stays.
+    pub fn refuse(&self, reason: &str, message: String) {
+        self.0.link.reject(reason, message);
+    }
+
     /// Puts another leaf in force. Connections are made anew with it; streams on the old ones go on.
     pub fn install(&self, credentials: Credentials) -> Result<(), TlsError> {
         let installed = self.0.link.install(credentials);
@@ -265,6 +273,14 @@ impl Relay {
     /// Sends the peer a text and brings back the proof that it arrived.
     pub async fn greet(&self, text: &str) -> Result<GreetReply, GreetError> {
         reserved::greet(&self.0.link, text).await
+    }
+
+    /// Looks at everything a stream needs, one thing after the other, and says what to do about what does not work.
+    pub async fn doctor(&self) -> DoctorReport {
+        let link = &self.0.link;
+        let mut findings = doctor::way(link).await;
+        findings.extend(doctor::services(link, &self.report()).await);
+        DoctorReport { link: link.name.clone(), at: link.now(), findings }
     }
 
     /// The snapshot in force.

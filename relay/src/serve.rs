@@ -224,7 +224,8 @@ fn over_limit(link: &Link, export: &Export, service: &Arc<str>) -> Option<Denial
         .then(|| Denial::new(Code::Limit, "too many new connections a second; the exporting side sets the limit"))
 }
 
-async fn reach(link: &Link, export: &Export) -> Result<TcpStream, Failure> {
+/// Dials an export's target.
+pub(crate) async fn reach(link: &Link, export: &Export) -> Result<TcpStream, Failure> {
     let view = link.view();
     let denied = [view.snapshot.dial.denied.as_slice()];
     timeout(TARGET_TIMEOUT, dial(&export.target, &denied))

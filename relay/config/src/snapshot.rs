@@ -19,6 +19,9 @@ pub const MAX_SNAPSHOT_BYTES: usize = 1024 * 1024;
 /// Restrictions this relay knows how to enforce; an unknown one keeps the last good snapshot.
 const KNOWN_REQUIREMENTS: &[&str] = &[];
 
+/// Most roots of the control port (contracts 4): the one in use and the one that replaces it.
+pub const MAX_CONTROL_CAS: usize = 2;
+
 /// One version of a link's configuration. Immutable once adopted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -236,6 +239,27 @@ pub enum SnapshotError {
     /// A restriction this relay cannot enforce.
     #[error("relay.json requires {0:?}, which this relay does not know: upgrade the relay")]
     UnknownRequirement(String),
+    /// More than [`MAX_CONTROL_CAS`].
+    #[error("relay.json trusts {0} control CAs, more than {MAX_CONTROL_CAS}; retire the oldest first")]
+    ControlCas(usize),
+}
+
+/// What tells whether the rest can be read at all. Looked at first: what is of another format need not have this shape.
+#[derive(Deserialize)]
+struct Envelope {
+    format: u32,
+    #[serde(default)]
+    requires: Vec<String>,
+}
+
+impl SnapshotError {
+    /// In one word: whether a newer relay could use it, or nobody.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Format(_) | Self::UnknownRequirement(_) => "UnsupportedSnapshot",
+            Self::TooLarge(_) | Self::Malformed(_) | Self::ControlCas(_) => "MalformedSnapshot",
+        }
+    }
 }
 
 impl Snapshot {
@@ -250,13 +274,18 @@ impl Snapshot {
         if bytes.len() > MAX_SNAPSHOT_BYTES {
             return Err(SnapshotError::TooLarge(bytes.len()));
         }
-        let snapshot: Self = serde_json::from_slice(bytes)?;
-        if snapshot.format != FORMAT {
-            return Err(SnapshotError::Format(snapshot.format));
+        let envelope: Envelope = serde_json::from_slice(bytes)?;
+        if envelope.format != FORMAT {
+            return Err(SnapshotError::Format(envelope.format));
         }
-        match snapshot.requires.iter().find(|entry| !KNOWN_REQUIREMENTS.contains(&entry.as_str())) {
-            Some(unknown) => Err(SnapshotError::UnknownRequirement(unknown.clone())),
-            None => Ok(snapshot),
+        let unknown = |entry: &String| !KNOWN_REQUIREMENTS.contains(&entry.as_str());
+        if let Some(unknown) = envelope.requires.into_iter().find(unknown) {
+            return Err(SnapshotError::UnknownRequirement(unknown));
+        }
+        let snapshot: Self = serde_json::from_slice(bytes)?;
+        match snapshot.control_cas.len() {
+            0..=MAX_CONTROL_CAS => Ok(snapshot),
+            many => Err(SnapshotError::ControlCas(many)),
         }
     }
 
