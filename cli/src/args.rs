@@ -66,6 +66,7 @@ pub enum Command {
     Demo(commands::demo::DemoArgs),
     Run(commands::run::RunArgs),
     Status(commands::status::StatusArgs),
+    Doctor(commands::doctor::DoctorArgs),
     Greet(commands::greet::GreetArgs),
     Cut(commands::cut::CutArgs),
     Resume(commands::resume::ResumeArgs),
@@ -73,6 +74,7 @@ pub enum Command {
     Digest(commands::digest::DigestArgs),
     Check(commands::check::CheckArgs),
     Render(commands::render::RenderArgs),
+    Relay(commands::relay::RelayArgs),
     Completion(commands::completion::CompletionArgs),
 }
 

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod control;
 pub mod demo;
 pub mod output;
+pub mod relay;
 pub mod runtime;
 pub mod state;
 

@@ -164,6 +164,12 @@ fn two_processes_link_up_from_yaml_written_while_they_run_and_obey_the_commands(
         assert_eq!(printed.trim_end(), annex["identities"][0]["fingerprint"].as_str().unwrap(), "{file}");
     }
 
+    let table = one.ask(&["doctor"]).expect(0).out;
+    assert!(table.starts_with("test/other\n") && table.contains("✓   round trip   other.example"), "{table}");
+    let report = one.ask(&["doctor", "other", "-o", "json"]).expect(0).json();
+    let probes = report["links"][0]["findings"].as_array().unwrap().iter().map(|finding| finding["probe"].clone());
+    assert_eq!(probes.collect::<Vec<_>>(), ["Dns", "Tcp", "Tls", "Peer", "Agreement", "RoundTrip"]);
+
     for _ in 0..2 {
         let cut = one.ask(&["cut", "test/other", "--reason", "drill \u{1b}[2J", "-o", "json"]).expect(0).json();
         assert_eq!((&cut["link"], &cut["cut"], &cut["running"]), (&"test/other".into(), &true.into(), &true.into()));
@@ -178,6 +184,8 @@ fn two_processes_link_up_from_yaml_written_while_they_run_and_obey_the_commands(
         there.out
     );
     assert!(one.ask(&["greet", "other"]).expect(1).err.starts_with("error: "));
+    let found = one.ask(&["doctor", "other"]).expect(1);
+    assert!(found.out.contains("CutHere") && found.out.contains("do: take the cut back"), "{}", found.out);
 
     let resumed = one.ask(&["resume", "other", "-o", "json"]).expect(0).json();
     assert_eq!((resumed["released"].as_array().unwrap().len(), &resumed["cut"]), (1, &false.into()));

@@ -7,9 +7,11 @@ pub mod completion;
 pub mod cut;
 pub mod demo;
 pub mod digest;
+pub mod doctor;
 pub mod fingerprint;
 pub mod greet;
 mod process;
+pub mod relay;
 pub mod render;
 pub mod resume;
 pub mod run;
@@ -23,8 +25,10 @@ pub fn run(command: Command, out: Out) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(&args, out),
         Command::Run(args) => run::run(&args, out),
+        Command::Relay(args) => relay::run(&args, out),
         Command::Status(args) => status::run(&args, out),
         Command::Greet(args) => greet::run(&args, out),
+        Command::Doctor(args) => doctor::run(&args, out),
         Command::Cut(args) => cut::run(&args, out),
         Command::Resume(args) => resume::run(&args, out),
         Command::Fingerprint(args) => fingerprint::run(&args, out),

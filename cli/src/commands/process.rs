@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use securelink_relay_config::LinkRef;
 use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::LinkName;
 use crate::control::{Client, ControlError};
@@ -27,6 +29,36 @@ pub(super) fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<
 /// The system gives neither threads nor events.
 pub(super) fn no_threads(error: &io::Error) -> Failure {
     Failure::failed(format!("the program cannot run: {error}; look at the limits of this user (ulimit -a)"))
+}
+
+/// The signals that tell a process to stop.
+pub(super) struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    /// Catches them from now on.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let failed = |error| Failure::failed(format!("signals cannot be caught: {error}; report it"));
+        let catch = |kind| signal(kind).map_err(failed);
+        Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+    }
+
+    /// The next one's name.
+    pub(super) async fn next(&mut self) -> &'static str {
+        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
+    }
+
+    /// Waits for one, and for the end that follows; a second one does not wait.
+    pub(super) async fn drain(&mut self, deadline: Duration, shutdown: impl Future<Output = ()>) {
+        let signal = self.next().await;
+        tracing::info!(signal, seconds = deadline.as_secs(), "draining; another signal ends it at once");
+        tokio::select! {
+            () = shutdown => {}
+            _ = self.next() => tracing::warn!("ended before every stream had finished"),
+        }
+    }
 }
 
 impl Process {

@@ -8,11 +8,10 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::fingerprint::{Annex, of_state, show};
-use super::process::no_threads;
+use super::process::{Told, no_threads};
 use crate::args::{FilesArgs, MachineArgs, OutputArgs, StateArgs, teach};
 use crate::output::{Colour, Failure, Out, Style, Tone, clean, plural};
 use crate::runtime::{DEFAULT_LOCAL, Options, Runtime};
@@ -62,6 +61,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR:PORT|off", default_value_t = Local(Some(DEFAULT_LOCAL)))]
     local: Local,
 
+    #[command(flatten)]
+    log: LogArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What a process that runs says on standard error.
+#[derive(Debug, Args)]
+pub struct LogArgs {
     /// How log lines on standard error look
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: LogFormat,
@@ -69,9 +78,13 @@ pub struct RunArgs {
     /// Log more; twice for everything. SECURELINK_LOG says it in detail, such as securelink_relay=debug
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
+}
 
-    #[command(flatten)]
-    output: OutputArgs,
+impl LogArgs {
+    /// Begins to log.
+    pub(super) fn begin(&self) {
+        log(self.log_format, self.verbose);
+    }
 }
 
 /// How log lines look.
@@ -86,7 +99,7 @@ pub enum LogFormat {
 
 /// An address, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Local(Option<SocketAddr>);
+pub(super) struct Local(pub(super) Option<SocketAddr>);
 
 impl std::str::FromStr for Local {
     type Err = String;
@@ -124,7 +137,7 @@ struct Started<'a> {
 
 /// Runs until a signal.
 pub fn run(args: &RunArgs, out: Out) -> Result<(), Failure> {
-    log(args.log_format, args.verbose);
+    args.log.begin();
     let state_dir = args.state.dir()?;
     let options = Options {
         files: args.files.files.clone(),
@@ -137,25 +150,17 @@ pub fn run(args: &RunArgs, out: Out) -> Result<(), Failure> {
     };
     let threads = Builder::new_multi_thread().enable_all().build().map_err(|error| no_threads(&error))?;
     threads.block_on(async {
-        let failed = |error| Failure::failed(format!("signals cannot be caught: {error}; report it"));
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut told = async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
+        let mut told = Told::listen()?;
         let runtime = tokio::select! {
             started = Runtime::start(options) => started?,
-            _ = told() => return Ok(()),
+            _ = told.next() => return Ok(()),
         };
         if let Err(failure) = started(args, &runtime, &state_dir, out) {
             // Links run; that nobody could be told is no reason to stop them.
             let message = failure.message().unwrap_or("its reader is gone");
             tracing::warn!(message, "what runs could not be shown on standard output");
         }
-        let signal = told().await;
-        tracing::info!(signal, seconds = DRAIN.as_secs(), "draining; another signal ends it at once");
-        tokio::select! {
-            () = runtime.shutdown(DRAIN) => {}
-            _ = told() => tracing::warn!("ended before every stream had finished"),
-        }
+        told.drain(DRAIN, runtime.shutdown(DRAIN)).await;
         Ok(())
     })
 }

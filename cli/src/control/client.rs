@@ -10,13 +10,14 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
-use securelink_relay_config::{GreetReply, LinkRef};
+use securelink_relay_config::control::{DoctorRequest, GreetRequest, Refused, path};
+use securelink_relay_config::{DoctorReport, GreetReply, LinkRef};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use super::error::ControlError;
-use super::server::{CutRequest, GreetRequest, ResumeRequest};
+use super::standalone::{CutRequest, RELOAD, RESUME, ResumeRequest};
 use crate::runtime::{CutDone, LinkStatus, ReloadReport, ResumeDone};
 use crate::state::StateDir;
 
@@ -32,11 +33,6 @@ pub struct Client {
     socket: PathBuf,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
-    error: String,
-}
-
 impl Client {
     /// Finds the process, or says that none runs.
     pub async fn connect(state_dir: &Path) -> Result<Self, ControlError> {
@@ -47,29 +43,34 @@ impl Client {
 
     /// The state of every link.
     pub async fn status(&self) -> Result<Vec<LinkStatus>, ControlError> {
-        self.ask(Method::GET, "/v1/status", &()).await
+        self.ask(Method::GET, path::STATUS, &()).await
     }
 
     /// Cuts a link; returns when no stream of it is left.
     pub async fn cut(&self, link: &LinkRef, reason: &str) -> Result<CutDone, ControlError> {
         let asked = CutRequest { link: link.clone(), reason: reason.to_owned() };
-        self.ask(Method::POST, "/v1/cut", &asked).await
+        self.ask(Method::POST, path::CUT, &asked).await
     }
 
     /// Takes back what `cut` ordered.
     pub async fn resume(&self, link: &LinkRef) -> Result<ResumeDone, ControlError> {
-        self.ask(Method::POST, "/v1/resume", &ResumeRequest { link: link.clone() }).await
+        self.ask(Method::POST, RESUME, &ResumeRequest { link: link.clone() }).await
     }
 
     /// Sends a message to the peer, who signs for it.
     pub async fn greet(&self, link: &LinkRef, text: &str) -> Result<GreetReply, ControlError> {
         let asked = GreetRequest { link: link.clone(), text: text.to_owned() };
-        self.ask(Method::POST, "/v1/greet", &asked).await
+        self.ask(Method::POST, path::GREET, &asked).await
+    }
+
+    /// Looks for what keeps a link from working.
+    pub async fn doctor(&self, link: &LinkRef) -> Result<DoctorReport, ControlError> {
+        self.ask(Method::POST, path::DOCTOR, &DoctorRequest { link: link.clone() }).await
     }
 
     /// Reads the files again.
     pub async fn reload(&self) -> Result<ReloadReport, ControlError> {
-        self.ask(Method::POST, "/v1/reload", &()).await
+        self.ask(Method::POST, RELOAD, &()).await
     }
 
     async fn stream(&self) -> Result<UnixStream, ControlError> {
@@ -116,7 +117,7 @@ async fn read<T: DeserializeOwned>(answer: Response<Incoming>) -> Result<T, Cont
     if status == StatusCode::OK {
         return serde_json::from_slice(&body).map_err(broken);
     }
-    match serde_json::from_slice::<Refusal>(&body) {
+    match serde_json::from_slice::<Refused>(&body) {
         Ok(refusal) => Err(ControlError::Refused(refusal.error)),
         Err(_) => Err(ControlError::Broken(format!("it answered {status}"))),
     }

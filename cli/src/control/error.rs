@@ -40,8 +40,8 @@ pub enum ControlError {
         "{0} is not a loopback address; metrics and status are served on this machine only, for example on 127.0.0.1:15445"
     )]
     NotLoopback(SocketAddr),
-    /// The local port cannot be had.
-    #[error("the local port {address} cannot be opened: {source}; another process may have it, choose another or none")]
+    /// A port cannot be had.
+    #[error("the port {address} cannot be opened: {source}; another process may have it, choose another or none")]
     Port {
         /// The address.
         address: SocketAddr,

@@ -1,7 +1,8 @@
-//! The little HTTP both servers need: bounded bodies, answers in JSON or text, one connection with its timeouts.
+//! The little HTTP all servers here need: bounded bodies, answers in JSON or text, one connection with its timeouts.
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,26 +13,37 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use securelink_relay_config::control::{Refused, Refusing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
-/// Largest request body: a greeting of 4 KiB, escaped, and its frame.
-pub(super) const MAX_REQUEST: usize = 64 * 1024;
 /// Largest head of a request.
 const MAX_HEAD: usize = 16 * 1024;
-/// How long a client may take to send a request's head or body: it is on this machine.
-const REQUEST: Duration = Duration::from_secs(5);
-/// How long a whole connection may live: the longest verb (a greeting over a slow link) stays below.
-const CONNECTION: Duration = Duration::from_mins(2);
-/// Connections at once; one more waits in the kernel's queue.
+/// How long a request's body may take to arrive: a megabyte from the same machine or cluster.
+const BODY: Duration = Duration::from_secs(5);
+/// How long a connection that is over may take to finish its last answer: the longest verb stays below.
+const PARTING: Duration = Duration::from_mins(1);
+/// Connections at once on each way in.
 pub(super) const CONNECTIONS: usize = 32;
 /// Pause after the system refuses a connection for lack of something (files, memory), lest the loop spin.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How much time a connection has.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// Until the head of a request is complete, the next one's too.
+    pub(super) head: Duration,
+    /// From its beginning to its last request.
+    pub(super) whole: Duration,
+}
+
+/// For commands and scrapers: they ask at once, and once or a few times.
+pub(super) const BRIEF: Patience = Patience { head: Duration::from_secs(5), whole: Duration::from_mins(2) };
+
 /// An answer in full.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// An answer of plain text.
 pub(super) fn text(status: StatusCode, content_type: &'static str, body: String) -> Answer {
@@ -49,36 +61,42 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
     }
 }
 
-/// Why a request is not answered.
-pub(super) struct Refusal(StatusCode, String);
-
-impl Refusal {
-    pub(super) fn new(status: StatusCode, why: &impl ToString) -> Self {
-        Self(status, why.to_string())
-    }
-
-    /// As JSON.
-    pub(super) fn answer(&self) -> Answer {
-        json(self.0, &json!({"error": self.1}))
-    }
+/// What was asked, in JSON.
+pub(crate) fn done<T: Serialize>(value: &T) -> Answer {
+    json(StatusCode::OK, value)
 }
 
-/// Reads a request's JSON body within its bounds.
-pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
-    let read = Limited::new(request.into_body(), MAX_REQUEST).collect();
-    let bytes = match tokio::time::timeout(REQUEST, read).await {
+/// Why it was not done, in JSON.
+pub(super) fn refused(refused: &Refused) -> Answer {
+    let status = StatusCode::from_u16(refused.reason.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json(status, refused)
+}
+
+/// Reads a request's JSON body of at most `max` bytes.
+pub(crate) async fn body<T: DeserializeOwned>(request: Request<Incoming>, max: usize) -> Result<T, Refused> {
+    let read = Limited::new(request.into_body(), max).collect();
+    let bytes = match tokio::time::timeout(BODY, read).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => {
-            let why = format!("the request is broken or has more than {MAX_REQUEST} bytes");
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, &why));
+            let why = format!("the request is broken or has more than {max} bytes; shorten it");
+            return Err(Refused::new(Refusing::TooLarge, &why));
         }
-        Err(_) => return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, &"the request did not arrive in time")),
+        Err(_) => return Err(Refused::new(Refusing::TooSlow, &"the request did not arrive in time; send it again")),
     };
-    serde_json::from_slice(&bytes).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, &error))
+    // Where, and never what: a body may hold a key.
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let why = format!(
+            "the request is not the JSON it should be (line {}, column {}); see the documentation of the control API",
+            error.line(),
+            error.column()
+        );
+        Refused::new(Refusing::Malformed, &why)
+    })
 }
 
-/// Serves one connection until the client is done with it.
-pub(super) async fn serve<S, F, W>(stream: S, answer: F)
+/// Serves one connection until the client is done with it, its time is over, or `ended`: then what was asked is still
+/// answered.
+pub(super) async fn serve<S, F, W>(stream: S, patience: Patience, ended: &CancellationToken, answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     F: Fn(Request<Incoming>) -> W,
@@ -88,11 +106,19 @@ where
         let answered = answer(request);
         async move { Ok::<_, io::Error>(answered.await) }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    // A client that goes away or stays too long is its own affair.
-    let _ = tokio::time::timeout(CONNECTION, connection).await;
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(patience.head)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        // A client that goes away is its own affair.
+        _ = connection.as_mut() => return,
+        () = tokio::time::sleep(patience.whole) => {}
+        () = ended.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(PARTING, connection).await;
 }

@@ -1,15 +1,22 @@
-//! How a running process is spoken to: a socket for its owner, with the verbs, and a local port that only shows.
+//! How a running process is spoken to: a socket for its owner or a port for its controller, with the verbs, and a port that
+//! only shows.
 //!
-//! The control socket is a file of mode 0600 in a folder of mode 0700: who can open it may cut and resume. The local port
-//! changes nothing and shows no secret.
+//! The control socket is a file of mode 0600 in a folder of mode 0700: who can open it may cut and resume. The control port
+//! asks for a certificate under a control CA. The port that shows changes nothing and shows no secret.
 
 mod client;
 mod error;
+mod health;
 mod http;
-mod local;
-mod server;
+mod port;
+mod socket;
+mod standalone;
+mod verbs;
 
 pub use client::Client;
 pub use error::ControlError;
-pub(crate) use local::Local;
-pub(crate) use server::Socket;
+pub(crate) use health::{Health, HealthPort};
+pub(crate) use http::{Answer, body, done};
+pub(crate) use port::{Guard, Port};
+pub(crate) use socket::Socket;
+pub(crate) use verbs::{Holder, to_the_end, unknown};

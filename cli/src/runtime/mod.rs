@@ -16,7 +16,7 @@ mod reconcile;
 mod report;
 mod shared;
 mod store;
-mod watching;
+pub(crate) mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -33,13 +33,13 @@ use tokio::sync::watch;
 
 use self::declared::{Declarations, as_object};
 pub use self::engine::Clock;
-use self::engine::Metrics;
+use self::engine::{Metrics, Relay};
 pub use self::error::RuntimeError;
 use self::held::one_line;
 pub use self::report::{CutDone, LinkProblem, LinkStatus, ReloadReport, ResumeDone};
 use self::shared::{Shared, World};
 use self::watching::{DEBOUNCE, Watch};
-use crate::control::{Local, Socket};
+use crate::control::{HealthPort, Socket};
 use crate::state::{StateDir, StoredCut};
 
 /// Where metrics and status are shown unless told otherwise.
@@ -90,11 +90,11 @@ impl Runtime {
         let metrics = Metrics::register(&mut registry);
         let socket = Socket::bind(&state.socket())?;
         let local = match options.local {
-            Some(address) => Some(Local::bind(address).await?),
+            Some(address) => Some(HealthPort::bind_local(address).await?),
             None => None,
         };
         let watch = if options.watch { Watch::new(&options.files) } else { Watch::off() };
-        let address = local.as_ref().map(Local::address);
+        let address = local.as_ref().map(HealthPort::address);
         let files = Declarations::before_any(state.policies()?);
         let shared = Arc::new(Shared::new(options, clock, (state, lock), metrics, files));
         let runtime = Self { shared, local: address };
@@ -103,7 +103,7 @@ impl Runtime {
         Ok(runtime)
     }
 
-    fn spawn(&self, watch: Watch, pause: Duration, socket: Socket, local: Option<(Local, Arc<Registry>)>) {
+    fn spawn(&self, watch: Watch, pause: Duration, socket: Socket, local: Option<(HealthPort, Arc<Registry>)>) {
         let shared = &self.shared;
         shared.tasks.spawn(self.clone().keep_looking(watch, pause));
         shared.tasks.spawn(socket.run(self.clone(), shared.closed.clone()));
@@ -182,9 +182,14 @@ impl Runtime {
 
     /// Sends a message to the peer, who signs for it.
     pub async fn greet(&self, link: &LinkRef, text: &str) -> Result<GreetReply, RuntimeError> {
+        self.running(link)?.greet(text).await.map_err(|error| RuntimeError::Greet(error.to_string()))
+    }
+
+    /// The relay of a link.
+    pub(crate) fn running(&self, link: &LinkRef) -> Result<Relay, RuntimeError> {
         self.known(link)?;
         let running = self.shared.running(link).ok_or_else(|| RuntimeError::NotRunning(link.clone()))?;
-        running.relay.greet(text).await.map_err(|error| RuntimeError::Greet(error.to_string()))
+        Ok(running.relay)
     }
 
     /// Where metrics and status are shown.

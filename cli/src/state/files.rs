@@ -34,7 +34,7 @@ pub(super) fn below(dir: &Path, namespace: &str, name: &str) -> Result<PathBuf, 
 }
 
 /// Makes a folder and those above it, for their owner only.
-pub(super) fn make_folder(path: &Path) -> Result<(), StateError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), StateError> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path).map_err(StateError::io("creating", path))
 }
 
@@ -54,7 +54,7 @@ pub(super) fn close_folder(path: &Path) -> Result<(), StateError> {
 }
 
 /// Replaces a file as a whole: a temporary file of mode 0600, synced, renamed, and the folder synced.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     make_folder(dir)?;
     put(dir, path, bytes).map_err(StateError::io("writing", path))
@@ -86,7 +86,7 @@ pub(super) fn remove(path: &Path) -> Result<bool, StateError> {
 }
 
 /// A file's text, or nothing where there is no file.
-pub(super) fn read(path: &Path) -> Result<Option<String>, StateError> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, StateError> {
     Ok(open(path)?.map(|file| contents(path, &file)).transpose()?.map(|mut text| std::mem::take(&mut *text)))
 }
 
@@ -99,6 +99,11 @@ pub(super) fn read_key(path: &Path) -> Result<Option<Zeroizing<String>>, StateEr
         return Err(StateError::TooOpen { path: path.to_owned(), mode, wanted: KEY_MODE });
     }
     contents(path, &file).map(Some)
+}
+
+/// A key file's text where its permissions are somebody else's affair, as those of a mounted Secret. Wiped when dropped.
+pub(crate) fn read_mounted_key(path: &Path) -> Result<Option<Zeroizing<String>>, StateError> {
+    open(path)?.map(|file| contents(path, &file)).transpose()
 }
 
 fn open(path: &Path) -> Result<Option<File>, StateError> {
@@ -127,7 +132,7 @@ fn contents(path: &Path, file: &File) -> Result<Zeroizing<String>, StateError> {
 }
 
 /// A JSON file, or nothing where there is no file.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let Some(text) = read(path)? else { return Ok(None) };
     let place = |error: serde_json::Error| {
         format!("it is not the JSON it should be (line {}, column {})", error.line(), error.column())

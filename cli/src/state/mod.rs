@@ -4,7 +4,7 @@
 //! Decides nothing: what to mint, keep or cut is the runtime's.
 
 mod error;
-mod files;
+pub(crate) mod files;
 mod folder;
 mod identity;
 mod link;
