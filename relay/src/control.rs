@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -86,10 +86,8 @@ async fn talk(link: &Arc<Link>, connection: &mut Connection) -> Failure {
                     return failure;
                 }
             }
+            () = sleep_until(state.heard + DEAD_AFTER) => return Failure::Dead(DEAD_AFTER),
             _ = heartbeat.tick() => {
-                if state.heard.elapsed() > DEAD_AFTER {
-                    return Failure::Dead(DEAD_AFTER);
-                }
                 if state.asked.is_some_and(|asked| asked.elapsed() > OVERDUE_AFTER) {
                     link.replicas.overdue(connection.facts.replica);
                 }

@@ -29,8 +29,8 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 /// Between looks for further replicas behind a way, first and longest: each costs both sides a handshake. A load balancer
 /// of two leads elsewhere at every other dial; whoever it hides for long is found when its sibling dies.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
-/// The same while a replica is named that is missing.
-const LOOK_FOR_NAMED: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// The same while a replica is named that is missing. A peer that names ever others costs us five handshakes a second.
+const LOOK_FOR_NAMED: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Between looks at what the peer's names resolve to, while nothing fails.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 

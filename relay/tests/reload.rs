@@ -6,9 +6,10 @@ mod support;
 
 use std::sync::Arc;
 
+use prometheus_client::registry::Registry;
 use securelink_pki::testing::Organization;
 use securelink_relay::{AdoptError, Credentials};
-use support::{Pair, credentials, endpoint, export, import, open, read_to_end};
+use support::{Pair, Side, credentials, endpoint, export, import, open, read_to_end};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -209,5 +210,53 @@ async fn f86_a_stream_outlives_its_peers_leaf_only_if_the_peer_has_a_new_one() {
             assert!(read_to_end(&mut client).await.1.is_err());
             assert!(read_to_end(&mut service).await.1.is_err());
         }
+    }
+}
+
+/// How many connections a relay has dialed to open streams on.
+fn resting(registry: &Registry) -> u64 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let line = text.lines().find(|line| {
+        line.starts_with("securelink_connections{") && line.contains("\"forward\"") && line.contains("\"dialer\"")
+    });
+    line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().unwrap())
+}
+
+/// Sixty seconds are promised, and it is done at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_at_rest_are_made_anew_for_another_leaf_and_other_pins() {
+    const STREAMS: usize = 6;
+    let (org_a, org_b) = (Organization::new("a.example"), Organization::new("b.example"));
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (mut for_a, mut for_b) = (support::snapshot(&org_a, &org_b), support::snapshot(&org_b, &org_a));
+    for_b.exports.push(export("at-b", service.local_addr().unwrap()));
+    for_a.imports.push(import("at-b", 0));
+    let b = Side::start(&org_b, &org_a.domain, for_b).await;
+    for_a.peer.endpoints = vec![endpoint(b.listens_on())];
+    let mut registry = Registry::default();
+    let mut a = Side::start_counted(&org_a, &org_b.domain, for_a, &mut registry).await;
+    a.until_ready().await;
+    for pins in [false, true] {
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            streams.push(open(a.import_address("at-b"), &service).await);
+        }
+        for (mut client, mut service) in streams {
+            client.shutdown().await.unwrap();
+            service.shutdown().await.unwrap();
+            assert!(read_to_end(&mut client).await.1.is_ok());
+        }
+        a.until("they rest", |report| report.streams.live == 0).await;
+        assert!(resting(&registry) >= STREAMS as u64);
+        if pins {
+            let another = Organization::new("b.example").root.fingerprint();
+            a.adopt(|snapshot| snapshot.peer.fingerprints.push(another)).await;
+        } else {
+            a.relay.install(credentials(org_a.leaf_to(&org_b.domain), &org_a.transitions)).unwrap();
+        }
+        // One is made for the probe.
+        a.until("none of them is left", |_| resting(&registry) <= 1).await;
+        a.until_met(1).await;
     }
 }

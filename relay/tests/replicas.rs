@@ -95,6 +95,13 @@ async fn a_replica_that_peers_names_is_looked_for_until_it_is_met() {
     const HIDDEN: usize = 7;
     let mut all = Replicas::apart(2).await;
     let one = balancer(all.b.iter().map(Side::listens_on).collect(), HIDDEN).await;
+    // They say that they dial, so that nothing is parked: looks are all that the balancer counts, and one probe.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = endpoint(held.local_addr().unwrap());
+    for side in &mut all.b {
+        side.adopt(|snapshot| snapshot.peer.endpoints = vec![nobody.clone()]).await;
+    }
     let ids: Vec<_> = all.b.iter().map(|side| side.relay.replica()).collect();
     all.add_dialer(|snapshot| snapshot.peer.endpoints = vec![endpoint(one)]).await;
     let first = all.b[0].relay.replica().to_string();

@@ -144,34 +144,56 @@ pub mod names {
     use std::sync::{Arc, Mutex};
 
     use tokio::net::UdpSocket;
+    use tokio::sync::watch;
 
-    /// What it says; it is silent while there is nothing in it.
-    pub type Zone = Arc<Mutex<Option<BTreeMap<String, Vec<Ipv4Addr>>>>>;
+    /// What it says.
+    pub type Zone = BTreeMap<String, Vec<Ipv4Addr>>;
+
+    /// It runs.
+    pub struct Server {
+        /// It is silent while there is nothing in it.
+        pub zone: Arc<Mutex<Option<Zone>>>,
+        /// How many questions it was asked.
+        pub asked: watch::Receiver<u64>,
+    }
+
+    impl Server {
+        /// Waits until a lookup that begins now is over, and answered by nothing if it is silent.
+        pub async fn until_tried(&mut self) {
+            // Two questions each, for both kinds of address; a third one belongs to the next lookup.
+            let next = *self.asked.borrow() + 3;
+            let asked = self.asked.wait_for(|asked| *asked >= next);
+            tokio::time::timeout(super::super::PATIENCE, asked).await.expect("the name is looked up").unwrap();
+        }
+    }
 
     /// Starts it.
-    pub async fn serve() -> Zone {
+    pub async fn serve() -> Server {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
         super::run("mount", &format!("--bind {} /etc/resolv.conf", file.path().display()));
         let socket = UdpSocket::bind("127.0.0.1:53").await.unwrap();
-        let zone = Zone::default();
-        let said = Arc::clone(&zone);
+        let zone = Arc::default();
+        let (count, asked) = watch::channel(0);
+        let server = Server { zone: Arc::clone(&zone), asked };
+        let said: Arc<Mutex<Option<Zone>>> = zone;
         tokio::spawn(async move {
             // The mount needs the file.
             let _file = file;
             let mut question = [0; 512];
             while let Ok((length, asker)) = socket.recv_from(&mut question).await {
+                count.send_modify(|count| *count += 1);
                 let answer = said.lock().unwrap().as_ref().and_then(|zone| answer(zone, &question[..length]));
                 if let Some(answer) = answer {
                     socket.send_to(&answer, asker).await.unwrap();
                 }
             }
         });
-        zone
+        server
     }
 
     /// RFC 1035, one question: its addresses, or none, or no such name.
-    fn answer(zone: &BTreeMap<String, Vec<Ipv4Addr>>, question: &[u8]) -> Option<Vec<u8>> {
+    fn answer(zone: &Zone, question: &[u8]) -> Option<Vec<u8>> {
         let (mut labels, mut at) = (Vec::new(), 12);
         while let length @ 1.. = usize::from(*question.get(at)?) {
             labels.push(String::from_utf8_lossy(question.get(at + 1..=at + length)?).to_lowercase());

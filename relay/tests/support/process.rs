@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -50,7 +50,8 @@ pub fn host() {
             metrics: Metrics::register(&mut Registry::default()),
         };
         let relay = Relay::start(setup).await.unwrap();
-        let address = relay.report().listener.map(|listener| listener.address.to_string()).unwrap_or_default();
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let address = relay.report().listener.map_or(nowhere, |listener| listener.address);
         let mut out = std::io::stdout();
         writeln!(out, "\nup {address} {}", relay.replica()).unwrap();
         std::future::pending::<()>().await;
@@ -60,7 +61,7 @@ pub fn host() {
 /// One such process; killed with this.
 pub struct RelayProcess {
     child: Child,
-    /// Where it listens.
+    /// Where it listens, if it does.
     pub address: SocketAddr,
     /// Who it is.
     pub replica: ReplicaId,
@@ -120,11 +121,6 @@ impl RelayProcess {
     /// It goes on.
     pub fn resume(&self) {
         self.signal("-CONT");
-    }
-
-    /// Its host address.
-    pub fn ip(&self) -> IpAddr {
-        self.address.ip()
     }
 }
 
