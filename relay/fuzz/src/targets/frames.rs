@@ -18,7 +18,8 @@ pub fn run(data: &[u8]) {
     let mut script = Script(data);
     let start = script.byte();
     let count = usize::from(script.byte() % 64);
-    let pieces: Vec<usize> = script.take(count).iter().map(|size| usize::from(*size).pow(2)).collect();
+    // Behind each piece a wait, or the reader would take them together.
+    let pieces: Vec<usize> = script.take(count).iter().flat_map(|size| [usize::from(*size).pow(2), 0]).collect();
     let bytes = script.0;
     let whole = converse(session(start), bytes, &[], answer);
     let parts = converse(session(start), bytes, &pieces, answer);
