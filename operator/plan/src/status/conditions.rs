@@ -151,7 +151,9 @@ fn relay_available(verdict: &Verdict, observed: Observed<'_>) -> Finding {
         };
         return finding(false, Reason::Pending, why.to_owned());
     };
-    if let Some(rejected) = &report.rejected {
+    // That a relay sent a paused controller's word away is as it should be.
+    let rejected = report.rejected.as_ref().filter(|rejected| rejected.reason != "OlderSnapshot");
+    if let Some(rejected) = rejected {
         let known = Reason::from_word(&rejected.reason).filter(|reason| *reason == Reason::UnsupportedSnapshot);
         let why = words::clean(&rejected.message, super::SENTENCE);
         let message = format!("the relay goes on with version {}: it refused a newer one: {why}", report.version);
