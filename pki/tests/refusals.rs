@@ -1,4 +1,4 @@
-//! Every reason for which a peer is refused (promise P2; faults F42, F43, F48, F51, F74).
+//! Every reason for which a peer is refused (promise P2; faults F42, F43, F48, F51, F57, F74).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::LazyLock;
@@ -74,7 +74,7 @@ fn dns_names_beside_the_identity_are_welcome() {
 }
 
 #[test]
-fn another_partners_valid_certificate_is_the_wrong_root() {
+fn f57_another_partners_valid_certificate_is_the_wrong_root() {
     let link = Link::new();
     let afripol = Organization::new("afripol.example");
     let refusal = link.refusal(&afripol.presents_to(&link.interpol.domain));
@@ -123,7 +123,7 @@ fn no_pin_trusts_nobody_and_a_fifth_pin_is_not_looked_at() {
 }
 
 #[test]
-fn a_look_alike_trust_domain_under_the_right_root_is_refused() {
+fn f43_a_look_alike_trust_domain_under_the_right_root_is_refused() {
     let link = Link::new();
     let found = domain("europo1.example");
     let look_alike = LeafForge::new(&found, &link.interpol.domain);
@@ -132,14 +132,26 @@ fn a_look_alike_trust_domain_under_the_right_root_is_refused() {
 }
 
 #[test]
-fn a_peer_that_claims_our_own_trust_domain_is_refused() {
+fn f43_a_peer_that_claims_our_own_trust_domain_is_refused() {
     let link = Link::new();
     let ours = LeafForge::new(&link.interpol.domain, &link.interpol.domain);
     assert_eq!(link.refusal(&ours.issue(&link.europol.intermediate)).reason(), "WrongTrustDomain");
 }
 
 #[test]
-fn a_root_that_names_another_trust_domain_is_refused_even_if_pinned() {
+fn f43_a_peer_that_claims_another_peers_trust_domain_is_refused_under_either_root() {
+    let link = Link::new();
+    let afripol = Organization::new("afripol.example");
+    let theirs = LeafForge::new(&afripol.domain, &link.interpol.domain);
+    let found = afripol.domain.clone();
+    let expected = link.europol.domain.clone();
+    assert_eq!(link.refusal(&theirs.issue(&link.europol.intermediate)), Refusal::WrongTrustDomain { found, expected });
+    // The other way round: Europol's name from Afripol's issuer.
+    assert_eq!(link.refusal(&link.forge().issue(&afripol.intermediate)).reason(), "WrongRoot");
+}
+
+#[test]
+fn f43_a_root_that_names_another_trust_domain_is_refused_even_if_pinned() {
     let link = Link::new();
     let other = Organization::new("other.example");
     let presented = link.forge().issue(&other.intermediate);
@@ -148,7 +160,7 @@ fn a_root_that_names_another_trust_domain_is_refused_even_if_pinned() {
 }
 
 #[test]
-fn the_right_partners_certificate_for_another_audience_is_refused() {
+fn f74_the_right_partners_certificate_for_another_audience_is_refused() {
     let link = Link::new();
     let found = domain("afripol.example");
     let refusal = link.refusal(&link.europol.presents_to(&found));
@@ -156,7 +168,7 @@ fn the_right_partners_certificate_for_another_audience_is_refused() {
 }
 
 #[test]
-fn two_uris_are_refused_even_if_the_first_is_right() {
+fn f48_two_uris_are_refused_even_if_the_first_is_right() {
     let link = Link::new();
     assert_eq!(link.spoiled(|forge| forge.uris.push(forge.uris[0].clone())), Refusal::ManyIdentities);
 }
@@ -179,7 +191,7 @@ fn a_leaf_without_uri_is_refused() {
 }
 
 #[test]
-fn wildcard_userinfo_port_percent_encoding_and_other_forms_of_uri_are_refused() {
+fn f48_wildcard_userinfo_port_percent_encoding_and_other_forms_of_uri_are_refused() {
     let link = Link::new();
     for uri in [
         "spiffe://*.example/securelink/v1/to/interpol.example",
@@ -203,7 +215,7 @@ fn wildcard_userinfo_port_percent_encoding_and_other_forms_of_uri_are_refused() 
 }
 
 #[test]
-fn what_a_peer_writes_never_reaches_the_message_raw_or_unbounded() {
+fn f51_what_a_peer_writes_never_reaches_the_message_raw_or_unbounded() {
     let link = Link::new();
     for uri in [
         "spiffe://evil\nERROR root key leaked/securelink/v1/to/interpol.example".to_owned(),
@@ -310,7 +322,7 @@ fn a_leaf_with_an_rsa_key_is_refused() {
 }
 
 #[test]
-fn an_unknown_critical_extension_is_refused() {
+fn f42_an_unknown_critical_extension_is_refused() {
     let link = Link::new();
     assert_eq!(link.spoiled(|forge| forge.unknown_critical = true), Refusal::UnknownCriticalExtension);
 }
@@ -344,6 +356,83 @@ fn a_signature_algorithm_that_is_not_accepted_is_refused() {
     assert_eq!(link.refusal(&presented), Refusal::WrongKeyType);
 }
 
+/// A public key of 16 384 bits, to which nobody has the other half.
+struct Rsa16k(Vec<u8>);
+
+impl Rsa16k {
+    fn new() -> Self {
+        let mut modulus = vec![0xc5; 2048];
+        modulus.insert(0, 0);
+        let mut content = [&[0x02, 0x82, 0x08, 0x01][..], &modulus, &[0x02, 0x03, 0x01, 0x00, 0x01]].concat();
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        content.splice(0..0, [0x30, 0x82, length[0], length[1]]);
+        Self(content)
+    }
+}
+
+impl rcgen::PublicKeyData for Rsa16k {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_RSA_SHA256
+    }
+}
+
+fn rsa_2048() -> PrivateKey {
+    PrivateKey::from_pem(&rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem()).unwrap()
+}
+
+/// An authority of Europol's over any key.
+fn authority(link: &Link, key: &impl rcgen::PublicKeyData) -> CertificateDer<'static> {
+    let usages = vec![KeyUsagePurpose::KeyCertSign];
+    let forge = LeafForge { ca: true, uris: vec![], ekus: vec![], key_usages: usages, ..link.forge() };
+    forge.sign(key, link.europol.root.certificate(), link.europol.root.key())
+}
+
+#[test]
+fn f42_an_rsa_key_of_16384_bits_is_refused_as_leaf_authority_and_root() {
+    let link = Link::new();
+    let (huge, rsa) = (Rsa16k::new(), rsa_2048());
+    let chain = link.europol.intermediate.chain();
+    let leaf = link.forge().sign(&huge, &chain[0], link.europol.intermediate.key());
+    assert_eq!(link.refusal(&[&[leaf], chain].concat()), Refusal::WrongKeyType);
+
+    // What it would have signed, another RSA key signs: the signature has the right form.
+    let middle = authority(&link, &huge);
+    let leaf = link.forge().sign(&public_half(&PrivateKey::generate_p256().unwrap()), &middle, &rsa);
+    let root = link.europol.root.certificate().clone();
+    assert_eq!(link.refusal(&[leaf, middle, root]), Refusal::BadSignature);
+
+    let pair = rcgen::KeyPair::from_pem(&rsa.to_pem()).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = params.signed_by(&huge, &rcgen::Issuer::from_params(&params, &pair)).unwrap().der().clone();
+    let leaf = link.forge().sign(&public_half(&PrivateKey::generate_p256().unwrap()), &root, &rsa);
+    let trust = link.interpol.pins(&link.europol.domain, vec![fingerprint_of(&root).unwrap()]);
+    assert_eq!(verify(&[leaf, root], &trust, now()), Err(Refusal::BadSignature));
+}
+
+#[test]
+fn f42_a_signature_over_md5_is_refused_and_over_sha_256_it_is_not() {
+    let (sha256, md5) = ([0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11], [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4]);
+    let link = Link::new();
+    let rsa = rsa_2048();
+    let middle = authority(&link, &public_half(&rsa));
+    let leaf = link.forge().sign(&public_half(&PrivateKey::generate_p256().unwrap()), &middle, &rsa);
+    let mut presented = vec![leaf, middle, link.europol.root.certificate().clone()];
+    verify(&presented, &link.trust(), now()).unwrap();
+    let mut der = presented[0].to_vec();
+    let places: Vec<usize> = (0..der.len() - md5.len()).filter(|at| der[*at..].starts_with(&sha256)).collect();
+    assert_eq!(places.len(), 2, "inside and outside the signed part");
+    for at in places {
+        der[at..at + md5.len()].copy_from_slice(&md5);
+    }
+    presented[0] = der.into();
+    assert_eq!(link.refusal(&presented), Refusal::WrongKeyType);
+}
+
 proptest! {
     #[test]
     fn no_byte_of_a_chain_can_be_changed(place in 0..3_usize, at in any::<proptest::sample::Index>(), by in 1..=255_u8) {
@@ -369,7 +458,7 @@ proptest! {
 }
 
 #[test]
-fn garbage_is_refused_as_malformed_wherever_it_is() {
+fn f42_garbage_is_refused_as_malformed_wherever_it_is() {
     let link = Link::new();
     let good = link.europol.presents_to(&link.interpol.domain);
     for place in 0..good.len() {
@@ -390,14 +479,14 @@ fn an_empty_chain_is_no_certificate() {
 }
 
 #[test]
-fn a_ten_megabyte_chain_is_refused_before_it_is_read() {
+fn f42_a_ten_megabyte_chain_is_refused_before_it_is_read() {
     let link = Link::new();
     let huge = CertificateDer::from(vec![0x30; 10 << 20]);
     assert_eq!(link.refusal(&[huge]), Refusal::TooLarge);
 }
 
 #[test]
-fn ten_thousand_certificates_are_refused_before_they_are_read() {
+fn f42_ten_thousand_certificates_are_refused_before_they_are_read() {
     let link = Link::new();
     let many = vec![CertificateDer::from(vec![0x30]); 10_000];
     assert_eq!(link.refusal(&many), Refusal::TooLarge);

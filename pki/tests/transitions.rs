@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn any_pin_of_the_past_leads_to_the_newest_root(hops in 0..=MAX_HOPS, pinned in 0..=MAX_HOPS, told in any::<bool>()) {
+    fn f75_any_pin_of_the_past_leads_to_the_newest_root(hops in 0..=MAX_HOPS, pinned in 0..=MAX_HOPS, told in any::<bool>()) {
         let pinned = pinned.min(hops);
         let pin = ROOTS[pinned].fingerprint();
         let presented = transitions(hops).presented(leaf(hops).chain(), told.then_some(&pin));
@@ -71,7 +71,7 @@ proptest! {
     }
 
     #[test]
-    fn a_forged_hop_anywhere_is_refused(hops in 1..=MAX_HOPS, place in 0..MAX_HOPS) {
+    fn f75_a_forged_hop_anywhere_is_refused(hops in 1..=MAX_HOPS, place in 0..MAX_HOPS) {
         let place = place % hops;
         let stranger = Organization::new("europol.example").root;
         let mut presented = everything(hops);
@@ -82,7 +82,7 @@ proptest! {
     }
 
     #[test]
-    fn a_missing_hop_anywhere_is_refused(hops in 1..=MAX_HOPS, place in 0..MAX_HOPS) {
+    fn f75_a_missing_hop_anywhere_is_refused(hops in 1..=MAX_HOPS, place in 0..MAX_HOPS) {
         let mut presented = everything(hops);
         presented.remove(cross(place % hops));
         let refusal = verify(&presented, &trust(&[ROOTS[0].fingerprint()]), now()).unwrap_err();
@@ -95,6 +95,12 @@ proptest! {
         presented[4..].rotate_left(turn % hops);
         prop_assert_eq!(verify(&presented, &trust(&[ROOTS[0].fingerprint()]), now()).unwrap().hops, hops);
     }
+}
+
+#[test]
+fn f75_eight_root_transitions_behind_an_old_pin_are_walked() {
+    let peer = verify(&everything(8), &trust(&[ROOTS[0].fingerprint()]), now()).unwrap();
+    assert_eq!((peer.hops, peer.pin, peer.root), (8, ROOTS[0].fingerprint(), ROOTS[8].fingerprint()));
 }
 
 #[test]
@@ -113,7 +119,7 @@ fn of_several_pins_the_newest_is_the_one_used() {
 }
 
 #[test]
-fn a_hop_to_another_trust_domain_is_refused() {
+fn f75_a_hop_to_another_trust_domain_is_refused() {
     for place in 0..3 {
         let mut presented = everything(3);
         let uri = "spiffe://other.example".to_owned();
@@ -124,7 +130,7 @@ fn a_hop_to_another_trust_domain_is_refused() {
 }
 
 #[test]
-fn a_hop_that_names_no_trust_domain_is_refused() {
+fn f75_a_hop_that_names_no_trust_domain_is_refused() {
     let mut presented = everything(3);
     let uri = "https://europol.example".to_owned();
     presented[cross(1)] = CrossForge { uri, ..CrossForge::new(&ROOTS[1], &ROOTS[2]) }.sign();

@@ -15,6 +15,7 @@ use crate::judge::Direction;
 use crate::link::Link;
 use crate::places::Place;
 use crate::stream::Counted;
+use crate::streams::StreamGuard;
 use crate::view::{Tls, View};
 use crate::wire::{Bye, Code, Message, ReplicaId, Role, Side};
 
@@ -83,6 +84,12 @@ impl Connection {
     /// It carries a stream from now on, until it is unloaded or gone. `service` is a name of our own configuration.
     pub(crate) fn carry(&mut self, direction: Direction, service: &Arc<str>) {
         self.carried = Some(Counted::new(&self.link, &self.facts, direction, service));
+        self.place = None;
+    }
+
+    /// The same for a stream from the peer that was admitted.
+    pub(crate) fn carry_admitted(&mut self, guard: StreamGuard, service: &Arc<str>) {
+        self.carried = Some(Counted::admitted(&self.link, guard, Direction::Incoming, service));
         self.place = None;
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use securelink_pki::Refusal;
 use securelink_pki::tls::{TlsError, refusal_of_io};
 
+use crate::capacity::Shortage;
 use crate::frames::Fault;
 use crate::wire::{Bye, Code, Violation};
 
@@ -68,6 +69,20 @@ pub(crate) enum Failure {
     /// All places are taken.
     #[error("the peer keeps more connections without a stream here than a relay has places for; its relay is broken")]
     TooMany,
+    /// Others need the place more.
+    #[error(
+        "there are more callers than may be in the handshake at once, and it was the turn of this one to leave; where strangers do that, let a firewall admit the peer's addresses only"
+    )]
+    Crowded,
+    /// As many streams live as a link may have.
+    #[error(
+        "the link carries {} streams each way at once, as many as a relay may; run more replicas",
+        crate::limits::MAX_STREAMS
+    )]
+    TooManyStreams,
+    /// This process runs out of something.
+    #[error("{0}")]
+    Shortage(#[from] Shortage),
     /// We have no way to the peer.
     #[error("no endpoint of the peer is known and it has not dialed us; add peer.endpoints or wait for the peer")]
     NoEndpoint,
@@ -117,6 +132,9 @@ impl Failure {
             Self::Fault(_) => "ProtocolError",
             Self::TrustChanged => "TrustChanged",
             Self::TooMany => "TooManyConnections",
+            Self::Crowded => "TooManyCallers",
+            Self::TooManyStreams => "TooManyStreams",
+            Self::Shortage(shortage) => shortage.reason(),
             Self::NoneParked => "NoneParked",
             Self::NoEndpoint => "NeverConnected",
         }

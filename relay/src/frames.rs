@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
+use crate::capacity;
 use crate::records::Records;
 use crate::wire::{Frame, Header, Kind, MAX_DATA_PAYLOAD, Message, Session, Violation, WireError};
 
@@ -142,6 +143,7 @@ impl Frames {
         most: usize,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, Fault> {
+        self.save_memory();
         let most = most.min(self.batch - Header::LEN);
         let room = self.outgoing.room(Header::LEN + most);
         let read = read(&mut room[Header::LEN..Header::LEN + most]);
@@ -214,6 +216,7 @@ impl Frames {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }
+        self.save_memory();
         while self.window <= self.incoming.len() {
             // A message that is longer; its length was judged by its header.
             self.window *= 2;
@@ -279,6 +282,13 @@ impl Frames {
         self.incoming.release();
         self.outgoing.release();
         (self.batch, self.window) = (CHUNK_MIN, CHUNK_MIN);
+    }
+
+    /// Where memory is short, what lives goes on with small buffers.
+    fn save_memory(&mut self) {
+        if !capacity::is_ample() {
+            self.rest();
+        }
     }
 
     /// Sends what waits and then `message`.

@@ -13,11 +13,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use crate::capacity::descriptors;
 use crate::connection::{Connection, Proved};
 use crate::dial::{dial, dial_address, dial_by_proxy};
 use crate::failure::Failure;
 use crate::frames::{Fault, Frames};
 use crate::link::Link;
+use crate::places::Place;
 use crate::records::{RustlsRecords, state};
 use crate::view::View;
 use crate::ways::{Way, denied};
@@ -61,6 +63,9 @@ pub(crate) async fn connect_by(link: &Arc<Link>, way: &Way, role: Role) -> Resul
 async fn try_way(link: &Arc<Link>, way: &Way, role: Role) -> Result<Connection, Failure> {
     let view = link.view();
     let socket = reach(&view, way).await?;
+    if role != Role::Control {
+        descriptors::admit_socket(&socket)?;
+    }
     greet(link, &view, &way.endpoint, socket, role).await
 }
 
@@ -152,16 +157,30 @@ async fn exchange(
     if heard.trust_domain != proved.peer.trust_domain {
         return Err(Failure::HelloIdentity);
     }
-    let place = if role.is_some() { None } else { link.places.take(heard.role) };
-    if role.is_none() {
-        if place.is_none() {
-            let bye = Bye { code: Code::Overloaded, text: "too many connections without a stream".to_owned() };
-            frames.send(&Message::Bye(bye)).await.map_err(Failure::of_first_frames)?;
-            return Err(Failure::TooMany);
-        }
-        frames.send(&Message::Hello(hello(link, view, &proved, heard.role))).await.map_err(Failure::of_first_frames)?;
-    }
+    let place = match role {
+        Some(_) => None,
+        None => Some(answer(link, view, &mut frames, (&proved, heard.role)).await?),
+    };
     Connection::new(link, frames, proved, told, place).ok_or(Failure::Fault(Fault::Ended))
+}
+
+/// The acceptor's HELLO, where there is a place for the connection; BYE, where there is none.
+async fn answer(
+    link: &Link,
+    view: &View,
+    frames: &mut Frames,
+    (proved, role): (&Proved, Role),
+) -> Result<Place, Failure> {
+    let place = link.places.admit(role, frames.socket());
+    let answer = if place.is_ok() {
+        Message::Hello(hello(link, view, proved, role))
+    } else {
+        // What the peer learns is that there is too much, not how this side is built.
+        let text = "this side keeps as many connections without a stream as it can".to_owned();
+        Message::Bye(Bye { code: Code::Overloaded, text })
+    };
+    frames.send(&answer).await.map_err(Failure::of_first_frames)?;
+    place
 }
 
 /// Tells a peer that broke the protocol, or speaks another version of it, so before it is left.

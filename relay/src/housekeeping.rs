@@ -6,6 +6,7 @@ use std::time::Duration;
 use securelink_relay_config::ProbeReport;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use crate::capacity;
 use crate::link::{Link, locked};
 use crate::reserved::probe;
 
@@ -28,6 +29,7 @@ pub(crate) async fn watch_clock(link: Arc<Link>) {
             _ = ticks.tick() => {
                 open = link.tick(&open);
                 link.reverse.decay();
+                capacity::look();
             }
         }
     }

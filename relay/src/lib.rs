@@ -5,6 +5,8 @@
 //! is in `link`; every change there re-judges every stream.
 
 mod acquire;
+mod callers;
+mod capacity;
 mod connection;
 mod control;
 mod copy;

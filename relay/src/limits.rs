@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Streams at once each way on a link that sets no limit of its own: for so many a cut is promised within a second
+/// (promise P4), and each costs this process two descriptors.
+pub(crate) const MAX_STREAMS: u32 = 10_000;
 /// What a bucket holds when full, in time: a second's worth of streams.
 const STREAM_BURST: Duration = Duration::from_secs(1);
 /// The same for bytes: short enough that a second's bytes stay near the limit, long enough for whole batches.

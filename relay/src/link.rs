@@ -19,8 +19,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::callers::Callers;
+use crate::capacity::descriptors;
 use crate::connection::Facts;
-use crate::limits::{Bucket, Buckets};
+use crate::limits::{Bucket, Buckets, MAX_STREAMS};
 use crate::metrics::LinkMetrics;
 use crate::peer::PeerState;
 use crate::places::Places;
@@ -38,6 +40,10 @@ const DIALS: usize = 64;
 /// Rounds of judgments a second that the peer can cause: each looks at every stream. More are one, a twentieth of a second
 /// later; far below the second that promises P3 and P4 give.
 const ROUNDS_PER_SECOND: u32 = 20;
+/// News a second that failures and strangers can cause; more are one, likewise.
+const NEWS_PER_SECOND: u32 = 20;
+/// Between two writings of the ends of agreements: the peer may name a later end, that has passed, in every head.
+const KEEP_LATCH_EVERY: Duration = Duration::from_secs(1);
 /// Lines a second that the peer, and as many that strangers can put into the log at its usual level. The rest is counted
 /// only.
 const LINES_PER_SECOND: u32 = 10;
@@ -55,11 +61,16 @@ pub(crate) struct Link {
     /// What the peer may still cause at once, and whether a round is due later.
     rounds: Bucket,
     unsettled: Notify,
+    /// The same for what only people care about.
+    news: Bucket,
+    untold: Notify,
     lines: Bucket,
     /// Apart, so that who is nobody silences nothing of the peer's.
     strangers_lines: Bucket,
     peer: Mutex<PeerState>,
     latch: Mutex<Latch>,
+    /// The latch holds more than is stored.
+    unkept: Notify,
     verdicts: Mutex<Verdicts>,
     connections: Mutex<BTreeMap<u64, Arc<Facts>>>,
     next_connection: AtomicU64,
@@ -78,8 +89,10 @@ pub(crate) struct Link {
     /// A permit for each dial for a stream.
     pub(crate) dials: Semaphore,
     pub(crate) places: Places,
-    /// A permit for each handshake a caller may be in.
-    pub(crate) handshakes: Arc<Semaphore>,
+    /// Those in a handshake.
+    pub(crate) callers: Arc<Callers>,
+    /// A permit for each client of an import.
+    pub(crate) clients: Arc<Semaphore>,
     /// The peer's replicas, and what its endpoints' names resolve to.
     pub(crate) replicas: Replicas,
     pub(crate) names: Names,
@@ -147,10 +160,13 @@ impl Link {
             changes: watch::Sender::new(0),
             rounds: Bucket::default(),
             unsettled: Notify::new(),
+            news: Bucket::default(),
+            untold: Notify::new(),
             lines: Bucket::default(),
             strangers_lines: Bucket::default(),
             peer: Mutex::default(),
             latch: Mutex::new(parts.latch),
+            unkept: Notify::new(),
             verdicts: Mutex::new(Verdicts { trust, known: HashMap::new() }),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
@@ -165,7 +181,8 @@ impl Link {
             preferred: AtomicUsize::new(0),
             dials: Semaphore::new(DIALS),
             places: Places::default(),
-            handshakes: crate::listeners::handshakes(),
+            callers: Callers::new(descriptors::callers().1),
+            clients: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
             replicas: Replicas::default(),
             names: Names::default(),
             siblings: ArcSwap::default(),
@@ -236,7 +253,7 @@ impl Link {
         }
     }
 
-    /// Makes up for what [`Link::bump_soon`] put off, until the relay stops.
+    /// Makes up for what [`Link::bump_soon`] and [`Link::changed_soon`] put off, until the relay stops.
     pub(crate) async fn settle(self: Arc<Self>) {
         let settling = async {
             loop {
@@ -245,7 +262,14 @@ impl Link {
                 self.bump();
             }
         };
-        self.unless_stopped(settling).await;
+        let telling = async {
+            loop {
+                self.untold.notified().await;
+                sleep(Duration::from_secs(1) / NEWS_PER_SECOND).await;
+                self.changed();
+            }
+        };
+        self.unless_stopped(async { tokio::join!(settling, telling) }).await;
     }
 
     /// Whether a line that the peer causes may be said aloud.
@@ -270,6 +294,15 @@ impl Link {
     /// Tells those who report.
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|change| *change += 1);
+    }
+
+    /// The same for what anybody can cause: at once, unless it happens again and again.
+    pub(crate) fn changed_soon(&self) {
+        if self.news.admit(NEWS_PER_SECOND, Instant::now()) {
+            self.changed();
+        } else {
+            self.untold.notify_one();
+        }
     }
 
     /// For a stream or connection: whatever is bumped after this call is seen.

@@ -7,23 +7,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use securelink_relay_config::{Protocol, Snapshot};
+use securelink_relay_config::{Import, Protocol, Snapshot};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::callers::Ticket;
+use crate::capacity::{self, descriptors};
 use crate::control;
 use crate::dial::{abort_on_close, tune};
+use crate::failure::Failure;
 use crate::handshake;
+use crate::judge::Direction;
 use crate::link::Link;
 use crate::open::serve_client;
 use crate::pool::Pool;
 use crate::serve::serve;
 use crate::wire::Role;
 
-/// Handshakes in flight on a link: each costs a millisecond of CPU and some 100 KiB. Callers beyond wait to be accepted.
-const HANDSHAKES: usize = 256;
 /// Connections waiting to be accepted.
 const BACKLOG: u32 = 1024;
 /// Waits after a failed accept, first and longest: usually all file descriptors are in use.
@@ -79,7 +81,7 @@ pub(crate) struct Addresses {
     pub(crate) imports: BTreeMap<String, SocketAddr>,
 }
 
-fn key(import: &securelink_relay_config::Import) -> Key {
+fn key(import: &Import) -> Key {
     let wanted = import.listen;
     Key { wanted, import: (wanted.port() == 0).then(|| import.name.clone()) }
 }
@@ -113,13 +115,10 @@ impl Listeners {
         }
         self.imports.retain(|have, _| snapshot.imports.iter().any(|import| key(import) == *have));
         if let Some((wanted, listener)) = bound.peer {
-            let permits = Some(Arc::clone(&link.handshakes));
-            self.peer = start(link, (listener, permits), accept_peer).map(|listening| (wanted, listening));
+            self.peer = start(link, listener, Door::Peer).map(|listening| (wanted, listening));
         }
         for (key, listener) in bound.imports {
-            let (wanted, import) = (key.wanted, key.import.clone());
-            let handle = move |link: &Arc<Link>, client, _| accept_client(link, wanted, import.as_deref(), client);
-            if let Some(listening) = start(link, (listener, None), handle) {
+            if let Some(listening) = start(link, listener, Door::Import(key.clone())) {
                 self.imports.insert(key, listening);
             }
         }
@@ -146,40 +145,38 @@ fn listen(wanted: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
     bind().map_err(|error| BindError { wanted, what: what.to_owned(), error })
 }
 
-/// A socket, and where whom it accepts must hold a permit, the permits.
-type Limited = (TcpListener, Option<Arc<Semaphore>>);
-/// What is accepted holds it as long as it counts.
-type Permit = Option<OwnedSemaphorePermit>;
+/// Whom a socket is for.
+enum Door {
+    Peer,
+    Import(Key),
+}
 
-fn start(
-    link: &Arc<Link>,
-    limited: Limited,
-    handle: impl Fn(&Arc<Link>, TcpStream, Permit) + Send + 'static,
-) -> Option<Listening> {
-    let address = limited.0.local_addr().ok()?;
+fn start(link: &Arc<Link>, listener: TcpListener, door: Door) -> Option<Listening> {
+    let address = listener.local_addr().ok()?;
     let stop = link.stop.child_token();
     let (owner, stopped) = (Arc::clone(link), stop.clone());
     link.tasks.spawn(async move {
         tokio::select! {
             () = stopped.cancelled() => {}
-            () = accept_loop(&owner, &limited, handle) => {}
+            () = accept_loop(&owner, &listener, &door) => {}
         }
     });
     Some(Listening { address, stop })
 }
 
-async fn accept_loop(link: &Arc<Link>, limited: &Limited, handle: impl Fn(&Arc<Link>, TcpStream, Permit)) {
+async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, door: &Door) {
     let mut wait = ACCEPT_BACKOFF.0;
     loop {
-        let permit = match &limited.1 {
-            // The semaphore is never closed.
-            Some(permits) => Arc::clone(permits).acquire_owned().await.ok(),
-            None => None,
-        };
-        match limited.0.accept().await {
-            Ok((socket, _)) => {
+        match listener.accept().await {
+            Ok((socket, from)) => {
                 wait = ACCEPT_BACKOFF.0;
-                handle(link, socket, permit);
+                match door {
+                    Door::Peer => {
+                        let ticket = link.callers.receive(from.ip(), places_for_callers(link, &socket)).await;
+                        accept_peer(link, socket, ticket);
+                    }
+                    Door::Import(key) => accept_client(link, key, socket),
+                }
             }
             Err(error) => {
                 tracing::warn!(link = %link.name, %error, "accepting failed; maybe all file descriptors are in use");
@@ -190,17 +187,29 @@ async fn accept_loop(link: &Arc<Link>, limited: &Limited, handle: impl Fn(&Arc<L
     }
 }
 
+/// With the last descriptors no more handshakes begin than end.
+fn places_for_callers(link: &Link, socket: &TcpStream) -> usize {
+    let (most, _) = descriptors::callers();
+    if descriptors::is_last(socket) { most.min(link.callers.len().max(1)) } else { most }
+}
+
 /// The peer dials in, or somebody who says so.
-fn accept_peer(link: &Arc<Link>, socket: TcpStream, permit: Permit) {
+fn accept_peer(link: &Arc<Link>, socket: TcpStream, ticket: Ticket) {
     tune(&socket);
     let owner = Arc::clone(link);
     link.tasks.spawn(async move {
-        let shaking = tokio::select! {
+        let Some(mut visit) = owner.unless_stopped(ticket.enter()).await else { return };
+        let shaken = tokio::select! {
             () = owner.stop.cancelled() => return,
+            () = visit.turned_out() => Err(Failure::Crowded),
             shaken = handshake::accept(&owner, socket) => shaken,
         };
-        drop(permit);
-        match shaking {
+        if shaken.is_ok() {
+            visit.prove();
+        } else {
+            drop(visit);
+        }
+        match shaken {
             Ok(connection) if connection.facts.role == Role::Control => {
                 control::drive(&owner, connection).await;
             }
@@ -217,21 +226,30 @@ fn accept_peer(link: &Arc<Link>, socket: TcpStream, permit: Permit) {
 }
 
 /// A client here wants an import. Which one that is now, the snapshot says: ports may have changed hands.
-fn accept_client(link: &Arc<Link>, wanted: SocketAddr, name: Option<&str>, client: TcpStream) {
+fn accept_client(link: &Arc<Link>, key: &Key, client: TcpStream) {
     let view = link.view();
-    let import = view.snapshot.imports.iter().find(|import| {
-        import.listen == wanted && name.is_none_or(|name| import.name == name) && view.import(&import.name).is_some()
-    });
-    let closing = link.is_closing();
-    match import {
-        Some(import) if !closing => {
-            link.tasks.spawn(serve_client(Arc::clone(link), import.clone(), client));
+    let asked_for =
+        |import: &&Import| import.listen == key.wanted && key.import.as_ref().is_none_or(|name| import.name == *name);
+    let import = view.snapshot.imports.iter().find(asked_for).filter(|import| view.import(&import.name).is_some());
+    let Some(import) = import.filter(|_| !link.is_closing()) else { return abort_on_close(&client) };
+    match admit_client(link, &client) {
+        Ok(place) => {
+            let serving = serve_client(Arc::clone(link), import.clone(), client);
+            link.tasks.spawn(async move {
+                serving.await;
+                drop(place);
+            });
         }
-        _ => abort_on_close(&client),
+        Err(failure) => {
+            abort_on_close(&client);
+            link.metrics.ended(Direction::Outgoing, "overloaded");
+            link.overloaded(&failure);
+        }
     }
 }
 
-/// Handshakes a link runs at once.
-pub(crate) fn handshakes() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(HANDSHAKES))
+/// A client's place among all that a link serves, if there is one and this process has room.
+fn admit_client(link: &Link, client: &TcpStream) -> Result<OwnedSemaphorePermit, Failure> {
+    capacity::admit_socket(client)?;
+    Arc::clone(&link.clients).try_acquire_owned().map_err(|_| Failure::TooManyStreams)
 }

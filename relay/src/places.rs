@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::capacity;
+use crate::failure::Failure;
 use crate::wire::Role;
 
 /// Control connections accepted at once: one from each replica of the peer, of which PEERS names at most as many
@@ -29,6 +32,15 @@ impl Default for Places {
 }
 
 impl Places {
+    /// A place for a connection whose caller has just said HELLO. For a control connection there is room also where there
+    /// is none for more streams.
+    pub(crate) fn admit(&self, role: Role, socket: &TcpStream) -> Result<Place, Failure> {
+        if role != Role::Control {
+            capacity::admit_socket(socket)?;
+        }
+        self.take(role).ok_or(Failure::TooMany)
+    }
+
     /// A place for an accepted connection that carries no stream, if one is left.
     pub(crate) fn take(&self, role: Role) -> Option<Place> {
         let places = if role == Role::Control { &self.controls } else { &self.idle };

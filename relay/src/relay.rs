@@ -185,6 +185,7 @@ impl Relay {
         link.tasks.spawn(supervise::supervise(Arc::clone(&link)));
         link.tasks.spawn(reverse::keep_parked(Arc::clone(&link)));
         link.tasks.spawn(Arc::clone(&link).settle());
+        link.tasks.spawn(Arc::clone(&link).keep_ends());
         link.tasks.spawn(housekeeping::watch_clock(Arc::clone(&link)));
         link.tasks.spawn(housekeeping::keep_probing(Arc::clone(&link)));
         let relay = Self(Arc::new(Running {

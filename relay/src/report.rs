@@ -11,6 +11,7 @@ use securelink_relay_config::{
 
 use crate::connection::Facts;
 use crate::judge::of_refusal;
+use crate::limits::MAX_STREAMS;
 use crate::link::{Link, locked};
 use crate::listeners::Addresses;
 use crate::view::View;
@@ -32,6 +33,7 @@ pub(crate) fn report(link: &Link, addresses: &Addresses) -> LinkReport {
         imports: imports(link, &view, addresses),
         streams: StreamReport {
             live: u64::try_from(link.streams.len()).unwrap_or(u64::MAX),
+            limit: u64::from(view.snapshot.limits.connections.unwrap_or(MAX_STREAMS)),
             opened: link.opened.load(Ordering::Relaxed),
             bytes_sent: link.metrics.sent.get(),
             bytes_received: link.metrics.received.get(),

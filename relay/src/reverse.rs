@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::capacity;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::handshake::connect_by;
@@ -178,10 +179,10 @@ pub(crate) async fn keep_parked(link: Arc<Link>) {
     }
 }
 
-/// Dials what a replica lacks; true where the bucket holds some back.
+/// Dials what a replica lacks; true where the bucket, or what is left of the machine, holds some back.
 fn fill(link: &Arc<Link>, (replica, way): &(ReplicaId, Way)) -> bool {
     while link.reverse.lacks(*replica) > 0 {
-        if !link.reverse.bucket.admit(DIALS_PER_SECOND, Instant::now()) {
+        if capacity::admit().is_err() || !link.reverse.bucket.admit(DIALS_PER_SECOND, Instant::now()) {
             return true;
         }
         let slot = Slot::new(link, *replica);

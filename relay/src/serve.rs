@@ -7,17 +7,19 @@ use securelink_relay_config::{Export, Limits};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::connection::Connection;
+use crate::capacity::{self, descriptors};
+use crate::connection::{Connection, Facts};
 use crate::copy::{Copy, End, Paces};
 use crate::dial::{abort_on_close, dial, finish_on_close};
 use crate::failure::Failure;
 use crate::frames::Fault;
 use crate::judge::{Denial, Direction, Judgment};
-use crate::limits::{Pace, Use};
+use crate::limits::{MAX_STREAMS, Pace, Use};
 use crate::link::Link;
 use crate::reserved;
 use crate::reverse::{Slot, is_surplus};
 use crate::stream::{answer_idle, conclude};
+use crate::streams::{Entry, StreamGuard};
 use crate::view::View;
 use crate::wire::{Bye, Code, GREET, Message, Open, PROBE, Reject};
 
@@ -160,10 +162,10 @@ async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> Re
         return reject(link, connection, Denial::new(Code::UnknownExport, "no such export"), None).await;
     };
     let service: Arc<str> = Arc::from(export.name.as_str());
-    if let Some(denial) = over_limit(link, &export, &service) {
-        return reject(link, connection, denial, Some(RETRY_AFTER_MS)).await;
+    match admit(link, &connection.facts, &export, &service) {
+        Ok(guard) => connection.carry_admitted(guard, &service),
+        Err(denial) => return reject(link, connection, denial, Some(RETRY_AFTER_MS)).await,
     }
-    connection.carry(Direction::Incoming, &service);
     let facts = Arc::clone(&connection.facts);
     let reached = tokio::select! {
         biased;
@@ -177,15 +179,26 @@ async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> Re
     let target = match reached {
         Ok(target) => target,
         Err(failure) => {
-            if link.may_say() {
-                tracing::warn!(link = %link.name, export = %service, %failure, "the export's target cannot be reached");
-            }
-            // What the peer learns is that it does not work, not how this side is built.
-            let denial = Denial::new(Code::Unavailable, "the service does not answer on the exporting side");
-            return reject(link, connection, denial, Some(RETRY_AFTER_MS)).await;
+            return reject(link, connection, unreached(link, &service, &failure), Some(RETRY_AFTER_MS)).await;
         }
     };
     carry(link, connection, &export, target).await
+}
+
+/// Says here what is wrong. What the peer learns is that it does not work, not how this side is built.
+fn unreached(link: &Link, service: &Arc<str>, failure: &Failure) -> Denial {
+    if let Failure::Shortage(_) = failure {
+        link.overloaded(failure);
+        return overloaded();
+    }
+    if link.may_say() {
+        tracing::warn!(link = %link.name, export = %service, %failure, "the export's target cannot be reached");
+    }
+    Denial::new(Code::Unavailable, "the service does not answer on the exporting side")
+}
+
+fn overloaded() -> Denial {
+    Denial::new(Code::Overloaded, "the exporting side carries as much as it can")
 }
 
 /// Whether the stream may be, waiting for a declaration that is on its way.
@@ -205,32 +218,38 @@ async fn authorize(link: &Link, connection: &mut Connection, service: &str) -> R
     }
 }
 
-/// Judged before anything is allocated for the stream.
-fn over_limit(link: &Link, export: &Export, service: &Arc<str>) -> Option<Denial> {
-    let (view, now) = (link.view(), Instant::now());
-    let all = &view.snapshot.limits;
-    let over = |limit: Option<u32>, live: u32| limit.is_some_and(|limit| live >= limit);
-    let live = || link.streams.count(|entry| entry.direction == Direction::Incoming);
-    if all.connections.is_some_and(|limit| live() >= usize::try_from(limit).unwrap_or(usize::MAX))
-        || over(export.limits.connections, link.streams.count_of(Direction::Incoming, service))
-    {
-        return Some(Denial::new(Code::Limit, "too many connections at once; the exporting side sets the limit"));
+/// A stream's place, before anything else is allocated for it.
+fn admit(link: &Link, facts: &Facts, export: &Export, service: &Arc<str>) -> Result<StreamGuard, Denial> {
+    if let Err(shortage) = capacity::admit() {
+        link.overloaded(&shortage.into());
+        return Err(overloaded());
     }
+    let (view, now) = (link.view(), Instant::now());
+    let (all, own) = (&view.snapshot.limits, &export.limits);
+    let entry = Entry { direction: Direction::Incoming, service: Arc::clone(service), pin: facts.peer.pin };
+    let most = (all.connections.unwrap_or(MAX_STREAMS), own.connections.unwrap_or(u32::MAX));
+    let too_many = || Denial::new(Code::Limit, "too many connections at once; the exporting side sets the limit");
+    let guard = link.streams.register_within(entry, most.0, most.1).ok_or_else(too_many)?;
     let fast = |limits: &Limits, of: Option<&Arc<str>>| {
         let rate = limits.new_connections_per_second;
         rate.is_some_and(|rate| !link.buckets.get(Use::Opens, of).admit(rate, now))
     };
-    (fast(&export.limits, Some(service)) || fast(all, None))
-        .then(|| Denial::new(Code::Limit, "too many new connections a second; the exporting side sets the limit"))
+    if fast(own, Some(service)) || fast(all, None) {
+        return Err(Denial::new(Code::Limit, "too many new connections a second; the exporting side sets the limit"));
+    }
+    Ok(guard)
 }
 
 /// Dials an export's target.
 pub(crate) async fn reach(link: &Link, export: &Export) -> Result<TcpStream, Failure> {
     let view = link.view();
     let denied = [view.snapshot.dial.denied.as_slice()];
-    timeout(TARGET_TIMEOUT, dial(&export.target, &denied))
+    let target = timeout(TARGET_TIMEOUT, dial(&export.target, &denied))
         .await
-        .unwrap_or_else(|_| Err(Failure::TimedOut { endpoint: export.target.to_string() }))
+        .unwrap_or_else(|_| Err(Failure::TimedOut { endpoint: export.target.to_string() }))?;
+    // Others may have taken what was left meanwhile.
+    descriptors::admit_socket(&target)?;
+    Ok(target)
 }
 
 async fn carry(

@@ -34,6 +34,11 @@ impl Counted {
     pub(crate) fn new(link: &Link, facts: &Facts, direction: Direction, service: &Arc<str>) -> Self {
         let pin = facts.peer.pin;
         let guard = link.streams.register(Entry { direction, service: Arc::clone(service), pin });
+        Self::admitted(link, guard, direction, service)
+    }
+
+    /// Counts a stream that is registered.
+    pub(crate) fn admitted(link: &Link, guard: StreamGuard, direction: Direction, service: &Arc<str>) -> Self {
         link.opened.fetch_add(1, Ordering::Relaxed);
         Self { _guard: guard, gauge: Some(link.metrics.opened(direction, service)) }
     }

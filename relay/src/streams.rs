@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use securelink_id::Fingerprint;
 use tokio::sync::Notify;
 
+use crate::capacity::Carried;
 use crate::judge::Direction;
 
 /// What a stream is, for those who count or wait.
@@ -35,6 +36,7 @@ struct Live {
 pub(crate) struct StreamGuard {
     streams: Arc<Streams>,
     id: u64,
+    _carried: Carried,
 }
 
 impl Streams {
@@ -44,12 +46,24 @@ impl Streams {
 
     /// Counts a stream from now on.
     pub(crate) fn register(self: &Arc<Self>, entry: Entry) -> StreamGuard {
+        self.count_in(&mut self.live(), entry)
+    }
+
+    /// The same, unless as many live already: in its direction, or of its service.
+    pub(crate) fn register_within(self: &Arc<Self>, entry: Entry, all: u32, service: u32) -> Option<StreamGuard> {
         let mut live = self.live();
+        let of = |(direction, _): &(Direction, _)| *direction == entry.direction;
+        let in_direction: u32 = live.counts.iter().filter(|(key, _)| of(key)).map(|(_, count)| count).sum();
+        let of_service = live.counts.get(&(entry.direction, Arc::clone(&entry.service))).copied().unwrap_or(0);
+        (in_direction < all && of_service < service).then(|| self.count_in(&mut live, entry))
+    }
+
+    fn count_in(self: &Arc<Self>, live: &mut Live, entry: Entry) -> StreamGuard {
         live.next += 1;
         let id = live.next;
         *live.counts.entry((entry.direction, Arc::clone(&entry.service))).or_default() += 1;
         live.entries.insert(id, entry);
-        StreamGuard { streams: Arc::clone(self), id }
+        StreamGuard { streams: Arc::clone(self), id, _carried: Carried::new() }
     }
 
     /// How many live.
@@ -60,11 +74,6 @@ impl Streams {
     /// How many live that `which` means.
     pub(crate) fn count(&self, which: impl Fn(&Entry) -> bool) -> usize {
         self.live().entries.values().filter(|entry| which(entry)).count()
-    }
-
-    /// How many live of one service.
-    pub(crate) fn count_of(&self, direction: Direction, service: &Arc<str>) -> u32 {
-        self.live().counts.get(&(direction, Arc::clone(service))).copied().unwrap_or(0)
     }
 
     /// Returns once none lives that `which` means.

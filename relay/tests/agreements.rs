@@ -1,12 +1,16 @@
-//! Nothing flows until both agree, and no longer than both agree (promise P3).
+//! Nothing flows until both agree, and no longer than both agree (promise P3, faults F44, F57 and F85).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use securelink_relay_config::{Agreement, AgreementTerm, Agreements, Digest, LinkState, Millis};
-use support::{Pair, agreement, read_to_end, turned_away};
+use securelink_relay::Memory;
+use securelink_relay::wire::{Code, Message, Ping, Role};
+use securelink_relay_config::{Agreement, AgreementTerm, Agreements, Digest, Head, Latch, LinkState, Millis};
+use support::intruder::{Caller, Heard, head_of, open};
+use support::{Pair, Side, agreement, credentials, read_to_end, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn named(text: &str) -> Agreement {
@@ -90,9 +94,9 @@ async fn before_the_later_start_no_byte_passes() {
     pair.stream_to_b().await;
 }
 
-/// The earlier end of the two counts; a clock that is stepped back does not bring the agreement back (fault F85).
+/// The earlier end of the two counts; a clock that is stepped back does not bring the agreement back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_the_earlier_end_no_byte_passes_within_a_second() {
+async fn f85_after_the_earlier_end_no_byte_passes_within_a_second_nor_when_the_clock_steps_back() {
     let pair = Pair::dialing(|_, b| {
         let mut ending = agreement();
         ending.term.until = Some(support::TestClock::new().millis().plus(Duration::from_hours(1)));
@@ -137,9 +141,95 @@ async fn after_the_earlier_end_no_byte_passes_within_a_second() {
     pair.b.until_disagreed("Expired").await;
 }
 
+/// The end is stored, so that a restart with a clock that is wrong again does not bring it back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f85_an_end_that_was_seen_stays_one_over_a_restart() {
+    let mut ending = agreement();
+    ending.term.until = Some(support::TestClock::new().millis().plus(Duration::from_hours(1)));
+    let pair = Pair::dialing(|a, b| {
+        a.agreements = only(ending.clone());
+        b.agreements = only(ending.clone());
+    })
+    .await;
+    pair.a.until_ready().await;
+    pair.a.clock.step(3_600_001);
+    pair.a.until_disagreed("Expired").await;
+    let kept = || pair.a.store.latch.lock().unwrap().clone();
+    pair.a.until("the end is stored", |_| kept() != Latch::default()).await;
+    let ours = credentials(pair.org_a.leaf_to(&pair.org_b.domain), &pair.org_a.transitions);
+    let (memory, snapshot) = (Memory { latch: kept(), ..Memory::default() }, pair.a.snapshot.clone());
+    pair.a.relay.drain(Duration::ZERO).await;
+    let early = support::TestClock::new();
+    let restarted = Side::start_with(ours, snapshot, early, memory).await;
+    restarted.until("the peer is there", |report| report.peer.control_connections > 0).await;
+    restarted.until_disagreed("Expired").await;
+    assert!(pair.b.relay.report().agreed.disagreement.is_none(), "whose clock has seen no end");
+    turned_away(restarted.import_address("at-b")).await;
+}
+
+/// Ends that the peer names and that have passed are stored, but not each at the peer's pace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f47_a_flood_of_ends_that_have_passed_is_not_stored_one_by_one() {
+    const HEADS: u64 = 2_000;
+    let pair = Pair::ready().await;
+    let (start, now) = (Instant::now(), pair.b.clock.millis().0);
+    let caller = Caller::new(&pair);
+    let mut intruder = caller.connect(Role::Control).await;
+    let mut head = caller.head.clone();
+    for number in 1..=HEADS {
+        head.sequence += 1;
+        head.current.as_mut().unwrap().until = Some(Millis(now - HEADS + number - 1));
+        intruder.say(&Message::Head(head.clone())).await;
+        if number % 20 == 0 {
+            intruder.say(&Message::Ping(Ping { nonce: number })).await;
+            intruder.hear_until(|heard| matches!(heard, Heard::Message(Message::Pong(_)))).await;
+        }
+    }
+    let digest = head.current.unwrap().digest;
+    let stored = || pair.b.store.latch.lock().unwrap().holds(digest, Millis(now - 1));
+    pair.b.until("the last is stored", |_| stored()).await;
+    let times = pair.b.store.latch_saved.load(Ordering::SeqCst);
+    assert!(times <= 2 + usize::try_from(start.elapsed().as_secs()).unwrap(), "{times} in {:?}", start.elapsed());
+}
+
+/// What the peer said before it narrowed, said again by whoever recorded it or by a replica that lags.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f44_an_older_or_equal_declaration_that_is_played_again_widens_nothing() {
+    let mut pair = Pair::ready().await;
+    let (old, declared) = (head_of(&pair.a.snapshot), pair.a.snapshot.declaration(None).to_bytes());
+    pair.a
+        .adopt(|snapshot| {
+            snapshot.state = LinkState::Suspended;
+            snapshot.imports.clear();
+        })
+        .await;
+    let narrowed = pair.a.snapshot.version;
+    pair.b.until_disagreed("SuspendedByPeer").await;
+    let mut replayed = Caller::new(&pair);
+    for sequence in [old.sequence, narrowed] {
+        replayed.head = Head { sequence, ..old.clone() };
+        let mut control = replayed.connect(Role::Control).await;
+        control.say(&Message::Declare(declared.clone())).await;
+        control.say(&Message::Head(replayed.head.clone())).await;
+        control.say(&Message::Ping(Ping { nonce: sequence })).await;
+        control.hear_until(|heard| matches!(heard, Heard::Message(Message::Pong(_)))).await;
+        let mut forward = replayed.connect(Role::Forward).await;
+        forward.say(&open("at-b")).await;
+        let answer = forward.hear_until(|heard| matches!(heard, Heard::Message(Message::Reject(_)))).await;
+        let Heard::Message(Message::Reject(reject)) = answer else { unreachable!() };
+        assert_eq!(reject.code, Code::Suspended, "sequence {sequence}");
+        let report = pair.b.until_disagreed("SuspendedByPeer").await;
+        assert_eq!(report.agreed.peer.unwrap().sequence, narrowed);
+    }
+    assert!(futures_util::FutureExt::now_or_never(pair.at_b.accept()).is_none(), "the service was dialed");
+    // Active again, and with what it imported: said with a higher number.
+    pair.a.adopt(|snapshot| snapshot.state = LinkState::Active).await;
+    pair.b.until_ready().await;
+}
+
 /// Each side uses its own clock: the one that is behind opens, the other refuses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_side_whose_clock_is_behind_is_refused_by_the_other() {
+async fn f57_a_relay_of_an_agreement_that_has_expired_here_connects_and_gets_no_stream() {
     let mut ending = agreement();
     ending.term.until = Some(support::TestClock::new().millis().plus(Duration::from_hours(1)));
     let pair = Pair::dialing(|a, b| {

@@ -1,4 +1,4 @@
-//! What an export's limits allow and refuse, and the proxy on the way to the peer.
+//! What an export's limits allow and refuse, and the proxy on the way to the peer (fault F56).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -6,10 +6,13 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use securelink_relay::wire::{Code, Message, Role};
 use securelink_relay_config::{Endpoint, Limits};
+use support::intruder::{self, Caller, Heard};
 use support::{Pair, endpoint, open, read_to_end, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,6 +31,49 @@ async fn connections_at_once_are_limited_per_export_and_per_link() {
         drop(first);
         pair.b.until("one has ended", |report| report.streams.live == 1).await;
         pair.stream_to_b().await;
+    }
+}
+
+/// Twice as many at once as there may be, on a connection each: exactly so many are taken, and the service sees no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f56_a_quota_that_is_used_twice_over_is_given_once() {
+    const QUOTA: usize = 16;
+    for of_link in [false, true] {
+        let limits = Limits { connections: Some(u32::try_from(QUOTA).unwrap()), ..Limits::default() };
+        let pair = Pair::dialing(|_, b| {
+            let place = if of_link { &mut b.limits } else { &mut b.exports[0].limits };
+            *place = limits;
+        })
+        .await;
+        pair.a.until_ready().await;
+        let caller = Caller::new(&pair);
+        let mut intruders = Vec::new();
+        for _ in 0..2 * QUOTA {
+            intruders.push(caller.connect(Role::Forward).await);
+        }
+        let start = Arc::new(Barrier::new(2 * QUOTA));
+        let mut opening = JoinSet::new();
+        for mut intruder in intruders {
+            let start = Arc::clone(&start);
+            opening.spawn(async move {
+                start.wait().await;
+                intruder.say(&intruder::open("at-b")).await;
+                let answered = |heard: &Heard| matches!(heard, Heard::Message(Message::Accept | Message::Reject(_)));
+                (intruder.hear_until(answered).await, intruder)
+            });
+        }
+        let answers = opening.join_all().await;
+        let refused = answers.iter().filter(|(answer, _)| match answer {
+            Heard::Message(Message::Reject(reject)) => reject.code == Code::Limit,
+            _ => false,
+        });
+        assert_eq!(refused.count(), QUOTA, "of the link: {of_link}");
+        let report = pair.b.relay.report().streams;
+        assert_eq!((report.live, report.limit), (QUOTA as u64, if of_link { QUOTA as u64 } else { 10_000 }));
+        for _ in 0..QUOTA {
+            pair.at_b.accept().await.unwrap();
+        }
+        assert!(futures_util::FutureExt::now_or_never(pair.at_b.accept()).is_none());
     }
 }
 

@@ -1,5 +1,5 @@
 //! Whoever is not the peer is refused, each for its own reason, and the peer's streams do not notice (promises P2 and
-//! P9, faults F57 and F74).
+//! P9, faults F42, F46, F57, F74 and F75).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -15,12 +15,13 @@ use rcgen::ExtendedKeyUsagePurpose;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::server::NoClientAuth;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 use securelink_id::TrustDomain;
-use securelink_pki::testing::{LeafForge, Organization, now};
+use securelink_pki::testing::{CrossForge, LeafForge, Organization, now};
 use securelink_pki::tls::{Credentials, Options, server_config};
-use securelink_pki::{Leaf, PrivateKey, Transitions};
+use securelink_pki::{Leaf, PrivateKey, Root, Transitions};
 use securelink_relay::wire::{ALPN, Bye, Code, EARLY_DATA, Header, Hello, Message, ReplicaId, Role};
 use securelink_relay_config::{Digest, Endpoint, Head, LinkState, Snapshot};
 use support::{PATIENCE, Pair, Side, TestClock, endpoint, export, import, snapshot};
@@ -61,6 +62,11 @@ fn spoiled_identities(owner: &Organization, audience: &str) -> Vec<(&'static str
         ("a hyphen for a dot", "WrongRoot", genuine(&named("a-example.example"))),
         ("a dot left out", "WrongRoot", genuine(&named("aexample"))),
         ("its name in front of another", "WrongRoot", genuine(&named("a.example.c.example"))),
+        (
+            "our own name, signed by its issuer",
+            "WrongTrustDomain",
+            spoil(&|forge| forge.uris = vec![format!("spiffe://{audience}/securelink/v1/to/{audience}")]),
+        ),
         (
             "a look-alike signed by its issuer",
             "WrongTrustDomain",
@@ -148,7 +154,12 @@ impl Tls {
         let builder = builder.with_protocol_versions(&[self.version]).unwrap();
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone));
         let mut client = match presents {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+            Some((chain, key)) => {
+                // Whatever the chain is, and whether or not the key is its own.
+                let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
+                let identity = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                builder.with_client_cert_resolver(Arc::new(identity))
+            }
             None => builder.with_no_client_auth(),
         };
         client.alpn_protocols.clone_from(&self.alpn);
@@ -304,13 +315,48 @@ fn refused_by_metrics(registry: &Registry) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// What somebody is, the reason for which he is refused, and how he calls.
+type Row = (&'static str, &'static str, Caller);
+
+/// Each is refused for its own reason, told no more than that, and the peer's stream does not notice.
+async fn all_are_refused(pair: &Pair, registry: &Registry, callers: Vec<Row>) {
+    let (mut client, mut server) = pair.stream_to_b().await;
+    let address = pair.b.listens_on();
+    let mut expected = pair.b.relay.report().peer.refused;
+    assert!(expected.is_empty(), "the peer itself is not refused: {expected:?}");
+    for (what, reason, caller) in callers {
+        let heard = caller.call(address).await;
+        *expected.entry(reason.to_owned()).or_default() += 1;
+        let refusals = expected.values().sum::<u64>();
+        let report = pair.b.until(what, |report| report.peer.refused.values().sum::<u64>() >= refusals).await;
+        assert_eq!(report.peer.refused, expected, "{what}");
+        assert_eq!(refused_by_metrics(registry), expected, "{what}");
+        assert_eq!(report.peer.last_refused.map(|error| error.reason).as_deref(), Some(reason), "{what}");
+        // Nobody learns more than that it is refused.
+        match reason {
+            "VersionMismatch" => assert_eq!(said_goodbye(&heard), Some(Code::Version), "{what}: {heard:?}"),
+            "ProtocolError" => assert_eq!(said_goodbye(&heard), Some(Code::Protocol), "{what}: {heard:?}"),
+            _ => assert!(heard.is_empty(), "{what}: {heard:?}"),
+        }
+
+        client.write_all(what.as_bytes()).await.unwrap();
+        let mut echo = vec![0; what.len()];
+        timeout(PATIENCE, server.read_exact(&mut echo)).await.expect("the stream goes on").unwrap();
+        server.write_all(&echo).await.unwrap();
+        timeout(PATIENCE, client.read_exact(&mut echo)).await.expect("the stream goes on").unwrap();
+        assert_eq!(echo, what.as_bytes());
+    }
+    let report = pair.a.relay.report();
+    assert_eq!((report.peer.control_connections, report.peer.last_error, report.streams.live), (1, None, 1));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_calls_and_is_not_the_peer_is_refused_for_its_own_reason_and_the_peer_does_not_notice() {
+async fn f57_whoever_calls_and_is_not_the_peer_is_refused_for_its_own_reason_and_the_peer_does_not_notice() {
     // Its root is pinned here by mistake.
     let look_alike = Organization::new("a-example.example");
     let (pair, registry) = besieged(&look_alike).await;
     let genuine_a = || genuine(&pair.org_a.leaf_to(&pair.org_b.domain));
-    let mut callers: Vec<(&str, &str, Caller)> = spoiled_identities(&pair.org_a, "b.example")
+    let mut callers: Vec<Row> = spoiled_identities(&pair.org_a, "b.example")
         .into_iter()
         .map(|(what, reason, identity)| (what, reason, Caller::presenting(identity)))
         .collect();
@@ -336,35 +382,93 @@ async fn whoever_calls_and_is_not_the_peer_is_refused_for_its_own_reason_and_the
         ("FIN before HELLO", "ProtocolError", saying(encoded(&Message::Fin))),
         ("no frame", "ProtocolError", saying(b"GET / HTTP/1.1\r\n\r\n".to_vec())),
     ]);
+    all_are_refused(&pair, &registry, callers).await;
+}
 
-    let (mut client, mut server) = pair.stream_to_b().await;
-    let address = pair.b.listens_on();
-    let mut expected = pair.b.relay.report().peer.refused;
-    assert!(expected.is_empty(), "the peer itself is not refused: {expected:?}");
-    for (what, reason, caller) in callers {
-        let heard = caller.call(address).await;
-        *expected.entry(reason.to_owned()).or_default() += 1;
-        let refusals = expected.values().sum::<u64>();
-        let report = pair.b.until(what, |report| report.peer.refused.values().sum::<u64>() >= refusals).await;
-        assert_eq!(report.peer.refused, expected, "{what}");
-        assert_eq!(refused_by_metrics(&registry), expected, "{what}");
-        assert_eq!(report.peer.last_refused.map(|error| error.reason).as_deref(), Some(reason), "{what}");
-        // Nobody learns more than that it is refused.
-        match reason {
-            "VersionMismatch" => assert_eq!(said_goodbye(&heard), Some(Code::Version), "{what}: {heard:?}"),
-            "ProtocolError" => assert_eq!(said_goodbye(&heard), Some(Code::Protocol), "{what}: {heard:?}"),
-            _ => assert!(heard.is_empty(), "{what}: {heard:?}"),
-        }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f42_a_chain_that_is_none_or_too_much_costs_only_its_caller() {
+    let (pair, registry) = besieged(&Organization::new("a-example.example")).await;
+    let (chain, key) = genuine(&pair.org_a.leaf_to(&pair.org_b.domain));
+    let presenting = |chain: Vec<CertificateDer<'static>>| Caller::presenting((chain, key.clone_key()));
+    let garbage = |length| CertificateDer::from(vec![0x30; length]);
+    let critical = forged(&pair.org_a, "b.example", |forge| forge.unknown_critical = true);
+    let big = forged(&pair.org_a, "b.example", |forge| forge.padding = 40_000);
+    all_are_refused(
+        &pair,
+        &registry,
+        vec![
+            ("ten megabytes", "TooLarge", presenting(vec![garbage(10 << 20)])),
+            ("ten megabytes behind a good chain", "TooLarge", presenting([&chain[..], &[garbage(10 << 20)]].concat())),
+            ("ten thousand certificates", "TooLarge", presenting(vec![garbage(1); 10_000])),
+            ("forty-one certificates", "TooLarge", presenting([&chain[..], &vec![garbage(9); 38]].concat())),
+            ("a leaf over its cap", "TooLarge", Caller::presenting(big)),
+            ("garbage", "Malformed", presenting(vec![garbage(600)])),
+            ("garbage behind the leaf", "Malformed", presenting(vec![chain[0].clone(), garbage(600)])),
+            ("half a certificate", "Malformed", presenting(vec![chain[0][..chain[0].len() / 2].to_vec().into()])),
+            ("an unknown critical extension", "UnknownCriticalExtension", Caller::presenting(critical)),
+        ],
+    )
+    .await;
+}
 
-        client.write_all(what.as_bytes()).await.unwrap();
-        let mut echo = vec![0; what.len()];
-        timeout(PATIENCE, server.read_exact(&mut echo)).await.expect("the stream goes on").unwrap();
-        server.write_all(&echo).await.unwrap();
-        timeout(PATIENCE, client.read_exact(&mut echo)).await.expect("the stream goes on").unwrap();
-        assert_eq!(echo, what.as_bytes());
+/// An organization that has left eight roots behind, and those roots.
+fn rotated(name: &str) -> (Organization, Vec<Root>) {
+    let domain = domain(name);
+    let roots: Vec<Root> = (0..9).map(|_| Root::generate(&domain, now()).unwrap()).collect();
+    let mut transitions = Transitions::none();
+    for pair in roots.windows(2) {
+        transitions.append(&pair[0], &pair[1], now()).unwrap();
     }
-    let report = pair.a.relay.report();
-    assert_eq!((report.peer.control_connections, report.peer.last_error, report.streams.live), (1, None, 1));
+    let intermediate = roots[8].issue_intermediate(now()).unwrap();
+    let root = Root::from_pem(&roots[8].key().to_pem(), &roots[8].certificate_pem()).unwrap();
+    (Organization { domain, root, intermediate, transitions }, roots)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f75_eight_root_transitions_lead_from_an_old_pin_to_the_peer_and_no_forged_or_foreign_hop_does() {
+    let ((org_a, roots), org_b) = (rotated("a.example"), Organization::new("b.example"));
+    let (at_a, at_b) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let mut for_b = snapshot(&org_b, &org_a);
+    for_b.peer.fingerprints = vec![roots[0].fingerprint()];
+    for_b.exports.push(export("at-b", at_b.local_addr().unwrap()));
+    let mut registry = Registry::default();
+    let b = Side::start_counted(&org_b, &org_a.domain, for_b, &mut registry).await;
+    let mut for_a = snapshot(&org_a, &org_b);
+    for_a.imports.push(import("at-b", 0));
+    for_a.peer.endpoints = vec![endpoint(b.listens_on())];
+    let a = Side::start(&org_a, &org_b.domain, for_a).await;
+    a.until_ready().await;
+    let report = b.relay.report();
+    assert_eq!(report.peer.pin_used, Some(roots[0].fingerprint().to_string()));
+    assert_eq!(report.peer.root, Some(roots[8].fingerprint().to_string()));
+
+    let leaf = org_a.leaf_to(&org_b.domain);
+    let (genuine, key) = (org_a.transitions.presented(leaf.chain(), None), genuine(&leaf).1);
+    let stranger = Root::generate(&org_a.domain, now()).unwrap();
+    // Leaf, intermediate, newest root, oldest root, and the hops.
+    let with_hop = |hop: usize, forge: CrossForge<'_>| {
+        let mut chain = genuine.clone();
+        chain[4 + hop] = forge.sign();
+        Caller::presenting((chain, key.clone_key()))
+    };
+    let honest = |hop: usize| CrossForge::new(&roots[hop], &roots[hop + 1]);
+    let mut missing = genuine.clone();
+    missing.remove(4 + 5);
+    let callers = vec![
+        ("a forged first hop", "ForgedTransition", with_hop(0, CrossForge { signer: &stranger, ..honest(0) })),
+        ("a forged last hop", "ForgedTransition", with_hop(7, CrossForge { signer: &stranger, ..honest(7) })),
+        ("no authority", "ForgedTransition", with_hop(3, CrossForge { ca: false, ..honest(3) })),
+        (
+            "a hop for another trust domain",
+            "WrongTrustDomain",
+            with_hop(4, CrossForge { uri: "spiffe://c.example".to_owned(), ..honest(4) }),
+        ),
+        ("a hop left out", "WrongRoot", Caller::presenting((missing, key.clone_key()))),
+        ("no hop", "WrongRoot", Caller::presenting((leaf.chain().to_vec(), key.clone_key()))),
+    ];
+    let pair = Pair { org_a, org_b, a, b, at_a, at_b };
+    all_are_refused(&pair, &registry, callers).await;
 }
 
 /// The code of the BYE that `frames` consist of.
@@ -465,23 +569,22 @@ async fn a_relay_that_dials_whoever_is_not_the_peer_says_why_it_hung_up() {
         dialers.push((what, reason, dialer(&a, &b, dialed, |_| {}).await));
     }
     let to = |host: &str, port| Endpoint { host: host.to_owned(), port };
-    let port = Server::Silent.start(&mut servers).await.port;
     // Held, so that nobody else listens there, and not listened on.
     let held = tokio::net::TcpSocket::new_v4().unwrap();
     held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let unused = held.local_addr().unwrap();
-    let loopback: Vec<ipnet::IpNet> = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-    let denied = |snapshot: &mut Snapshot| snapshot.dial.denied.clone_from(&loopback);
-    let denied_to_peers = |snapshot: &mut Snapshot| snapshot.dial.denied_endpoints.clone_from(&loopback);
     dialers.extend([
         ("a port nobody listens on", "Refused", dialer(&a, &b, endpoint(unused), |_| {}).await),
-        ("a name that is none", "DnsFailed", dialer(&a, &b, to("nobody.invalid", port), |_| {}).await),
-        ("a denied address", "AddressDenied", dialer(&a, &b, to("127.0.0.1", port), denied).await),
-        ("a denied address by name", "AddressDenied", dialer(&a, &b, to("localhost", port), denied).await),
-        ("a denied address mapped", "AddressDenied", dialer(&a, &b, to("::ffff:127.0.0.1", port), denied).await),
-        ("an address denied to peers", "AddressDenied", dialer(&a, &b, to("127.0.0.1", port), denied_to_peers).await),
+        ("a name that is none", "DnsFailed", dialer(&a, &b, to("nobody.invalid", 443), |_| {}).await),
     ]);
-    for (what, reason, dialer) in &dialers {
+    all_say_why(&dialers).await;
+}
+
+/// What is dialed, the reason for which nothing comes of it, and who dials.
+type Dialer = (&'static str, &'static str, Side);
+
+async fn all_say_why(dialers: &[Dialer]) {
+    for (what, reason, dialer) in dialers {
         let report = dialer.until(what, |report| report.peer.last_error.is_some()).await;
         let error = report.peer.last_error.unwrap();
         assert_eq!(&error.reason, reason, "{what}: {}", error.message);
@@ -489,6 +592,52 @@ async fn a_relay_that_dials_whoever_is_not_the_peer_says_why_it_hung_up() {
         assert_eq!(report.peer.control_connections, 0, "{what}");
         assert!(!error.message.contains('\u{1b}'), "{what}: the peer's text is escaped: {:?}", error.message);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f46_loopback_metadata_the_api_server_and_ourselves_are_no_endpoints() {
+    let (a, b) = (Organization::new("a.example"), Organization::new("b.example"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // As a cluster's controller writes them (contracts 4).
+    let nets = ["127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10", "10.96.0.1/32"];
+    let nets: Vec<ipnet::IpNet> = nets.iter().map(|net| net.parse().unwrap()).collect();
+    let to = |host: &str| Endpoint { host: host.to_owned(), port };
+    let denied = |snapshot: &mut Snapshot| snapshot.dial.denied.clone_from(&nets);
+    let denied_to_peers = |snapshot: &mut Snapshot| snapshot.dial.denied_endpoints.clone_from(&nets);
+    let mut dialers = Vec::new();
+    for (what, host) in [
+        ("loopback", "127.0.0.1"),
+        ("all of loopback", "127.9.8.7"),
+        ("loopback by name", "localhost"),
+        ("loopback mapped into IPv6", "::ffff:127.0.0.1"),
+        ("loopback of IPv6", "::1"),
+        ("loopback in short", "127.1"),
+        ("loopback as a number", "2130706433"),
+        ("metadata", "169.254.169.254"),
+        ("metadata mapped into IPv6", "::ffff:169.254.169.254"),
+        ("link-local", "fe80::1"),
+        ("the API server", "10.96.0.1"),
+    ] {
+        dialers.push((what, "AddressDenied", dialer(&a, &b, to(host), denied).await));
+    }
+    dialers.push((
+        "an address denied to peers",
+        "AddressDenied",
+        dialer(&a, &b, to("127.0.0.1"), denied_to_peers).await,
+    ));
+    all_say_why(&dialers).await;
+    assert!(futures_util::FutureExt::now_or_never(listener.accept()).is_none(), "nothing was dialed");
+
+    // Our own listener proves to be somebody whom nobody pinned: ourselves.
+    let mut own = Side::start(&b, &a.domain, snapshot(&b, &a)).await;
+    let to_itself = endpoint(own.listens_on());
+    own.adopt(|snapshot| snapshot.peer.endpoints = vec![to_itself]).await;
+    let report = own.until("it has dialed itself", |report| report.peer.last_error.is_some()).await;
+    let error = report.peer.last_error.unwrap();
+    assert_eq!(error.reason, "WrongRoot");
+    assert!(error.message.contains("claims to be b.example"), "{}", error.message);
+    assert_eq!(report.peer.control_connections, 0);
 }
 
 /// A relay of `own` that dials `endpoint` to find `peer`.

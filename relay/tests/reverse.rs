@@ -1,9 +1,15 @@
-//! Only one side can be reached, and services work both ways (promise P12).
+//! Only one side can be reached, and services work both ways (promise P12, fault F87).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
 use securelink_pki::testing::Organization;
+use securelink_relay::wire::{Message, Role, Want};
+use support::acceptor::{Acceptor, control};
 use support::{PATIENCE, Side, endpoint, export, import, link_cut, open, read_to_end, snapshot, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -111,6 +117,49 @@ async fn what_is_not_exported_is_refused_on_a_reverse_connection_too() {
     link.shut_side.adopt(|snapshot| snapshot.exports.clear()).await;
     turned_away(link.open_side.import_address("at-shut")).await;
     assert!(futures_util::FutureExt::now_or_never(link.at_shut.accept()).is_none());
+}
+
+/// An acceptor that lets every parked connection go as soon as it comes, and asks for as many as there can be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f87_parked_connections_that_are_used_up_in_a_loop_are_dialed_at_a_bounded_rate() {
+    const PER_SECOND: u64 = 64;
+    const ENOUGH: usize = 160;
+    let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
+    let for_open = snapshot(&org_open, &org_shut);
+    let parked = Arc::<AtomicUsize>::default();
+    let (counted, declared) = (Arc::clone(&parked), for_open.clone());
+    let hostile = Acceptor::start((&org_open, &org_shut), &for_open, move |role, mut caller| {
+        let (counted, declared) = (Arc::clone(&counted), declared.clone());
+        async move {
+            match role {
+                Role::Control => {
+                    caller.say(&Message::Want(Want { count: u16::MAX })).await;
+                    control(caller, declared).await;
+                }
+                Role::Reverse => {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+                Role::Forward => {}
+            }
+        }
+    })
+    .await;
+    let mut for_shut = snapshot(&org_shut, &org_open);
+    for_shut.listen = None;
+    for_shut.peer.endpoints = vec![hostile.endpoint.clone()];
+    let start = Instant::now();
+    let shut = Side::start(&org_shut, &org_open.domain, for_shut).await;
+    let consumed = async {
+        while parked.load(Ordering::SeqCst) < ENOUGH {
+            tokio::task::yield_now().await;
+        }
+        (parked.load(Ordering::SeqCst), start.elapsed())
+    };
+    let (dialed, took) = timeout(PATIENCE, consumed).await.expect("they are dialed again and again");
+    // A second's worth at once, and then so many a second, however long this machine takes.
+    let most = u64::try_from(took.as_millis()).unwrap() * PER_SECOND / 1000 + PER_SECOND;
+    assert!(dialed as u64 <= most + 1, "{dialed} in {took:?}");
+    assert!(shut.relay.report().peer.control_connections > 0, "the link itself stays");
 }
 
 /// The side that dials restarts: its partner's clients are served again without doing anything.

@@ -11,7 +11,7 @@ fn domain(text: &str) -> TrustDomain {
 }
 
 #[test]
-fn a_trust_domain_is_a_plain_lower_case_dns_name() {
+fn f45_a_trust_domain_is_a_plain_lower_case_dns_name() {
     for good in ["europol.example", "a", "xn--e1afmkfd.example", "1.2.3"] {
         assert_eq!(good.parse::<TrustDomain>().unwrap().as_str(), good);
     }
@@ -26,6 +26,13 @@ fn a_trust_domain_is_a_plain_lower_case_dns_name() {
         ("*.example", TrustDomainError::Character('*')),
         ("europol_x.example", TrustDomainError::Character('_')),
         ("europol\n.example", TrustDomainError::Character('\n')),
+        ("\u{202e}lopor\u{202c}.example", TrustDomainError::Character('\u{202e}')),
+        ("europol\u{200b}.example", TrustDomainError::Character('\u{200b}')),
+        ("europol\u{3002}example", TrustDomainError::Character('\u{3002}')),
+        ("{{europol}}.example", TrustDomainError::Character('{')),
+        ("${europol}.example", TrustDomainError::Character('$')),
+        ("..", TrustDomainError::Label),
+        ("../europol.example", TrustDomainError::NotBare),
         ("spiffe://europol.example", TrustDomainError::NotBare),
         ("europol..example", TrustDomainError::Label),
         ("europol.example.", TrustDomainError::Label),
@@ -34,6 +41,7 @@ fn a_trust_domain_is_a_plain_lower_case_dns_name() {
     for (bad, error) in cases {
         assert_eq!(bad.parse::<TrustDomain>().unwrap_err(), error, "{bad:?}");
     }
+    assert_eq!("a".repeat(63).parse::<TrustDomain>().unwrap().as_str().len(), 63);
     assert_eq!("a".repeat(64).parse::<TrustDomain>().unwrap_err(), TrustDomainError::Label);
     assert_eq!(format!("{long}.a").parse::<TrustDomain>().unwrap_err(), TrustDomainError::TooLong(257));
     assert_eq!(long.parse::<TrustDomain>().unwrap().as_str().len(), 255);

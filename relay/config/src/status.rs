@@ -193,6 +193,9 @@ pub struct EntryReport {
 pub struct StreamReport {
     /// Live now.
     pub live: u64,
+    /// Streams from the peer that may live at once: `limits.connections`, else what one relay carries at the most.
+    #[serde(default)]
+    pub limit: u64,
     /// Opened since start.
     pub opened: u64,
     /// Payload bytes carried to the peer.

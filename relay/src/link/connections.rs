@@ -134,6 +134,14 @@ impl Link {
         self.count(failure, |peer| &mut peer.last_refused);
     }
 
+    /// Something new was refused because too little is left for it. People are told what to do.
+    pub(crate) fn overloaded(&self, failure: &Failure) {
+        if self.may_say_of_strangers() {
+            tracing::warn!(link = %self.name, reason = failure.reason(), %failure, "a stream was refused; those that live go on");
+        }
+        self.refused(failure);
+    }
+
     fn count(&self, failure: &Failure, place: impl FnOnce(&mut PeerState) -> &mut Option<ErrorReport>) {
         self.metrics.refused(failure.reason());
         let now = self.now();
@@ -141,6 +149,6 @@ impl Link {
         let error = peer.count(failure, now);
         *place(&mut peer) = Some(error);
         drop(peer);
-        self.changed();
+        self.changed_soon();
     }
 }

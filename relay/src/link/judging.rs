@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use securelink_pki::verify;
 use securelink_relay_config::{Disagreement, GateOpinion, Head, Millis, ended};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
-use super::{Link, Verdicts, locked};
+use super::{KEEP_LATCH_EVERY, Link, Verdicts, locked};
 use crate::connection::Facts;
 use crate::judge::{Denial, Direction, Judgment, PeerView, gate, judge};
 use crate::wire::Code;
@@ -112,13 +115,32 @@ impl Link {
     /// An end that anybody was told of stays one, also if the clock steps back the next moment (contracts 2).
     fn remember_ends(&self, own: &Head, heads: &[Head]) {
         let now = self.now();
+        let mut latch = self.latch();
+        let mut news = false;
         for (digest, end) in heads.iter().flat_map(|head| ended(own, head, now)) {
-            let mut latch = self.latch();
-            if latch.record(digest, end)
-                && let Err(error) = self.store.save_latch(&latch)
-            {
-                tracing::error!(link = %self.name, %error, "the agreement's end could not be stored");
-            }
+            news |= latch.record(digest, end);
+        }
+        if news {
+            self.unkept.notify_one();
+        }
+    }
+
+    /// Stores the ends that were seen, until the relay stops: the first at once, and the last not after it.
+    pub(crate) async fn keep_ends(self: Arc<Self>) {
+        while self.unless_stopped(self.unkept.notified()).await.is_some() {
+            self.save_ends().await;
+            self.unless_stopped(sleep(KEEP_LATCH_EVERY)).await;
+        }
+        if self.unkept.notified().now_or_never().is_some() {
+            self.save_ends().await;
+        }
+    }
+
+    /// Nobody waits for the disk: neither a stream nor who asks the gate.
+    async fn save_ends(&self) {
+        let (latch, store) = (self.latch().clone(), Arc::clone(&self.store));
+        if let Ok(Err(error)) = spawn_blocking(move || store.save_latch(&latch)).await {
+            tracing::error!(link = %self.name, %error, "the agreement's end could not be stored");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use rustls_pki_types::ServerName;
+use securelink_id::TrustDomain;
 use securelink_pki::testing::Organization;
 use securelink_pki::tls::{Credentials, Options, client_config};
 use securelink_relay::wire::{
@@ -12,8 +13,7 @@ use securelink_relay_config::{Head, Snapshot};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{PATIENCE, Pair, TestClock};
 
@@ -33,7 +33,7 @@ pub struct Caller {
     connector: TlsConnector,
     address: SocketAddr,
     pub head: Head,
-    own: securelink_id::TrustDomain,
+    own: TrustDomain,
 }
 
 /// One connection.
@@ -50,6 +50,19 @@ pub fn encoded(message: &Message) -> Vec<u8> {
     let mut bytes = Vec::new();
     message.encode(&mut bytes);
     bytes
+}
+
+pub fn hello(role: Role, own: &TrustDomain, head: &Head) -> Message {
+    Message::Hello(Hello {
+        versions: (1, 1),
+        role,
+        trust_domain: own.clone(),
+        replica: ReplicaId([7; 16]),
+        epoch: 1,
+        early_data: u32::try_from(EARLY_DATA).unwrap(),
+        head: head.clone(),
+        pin: None,
+    })
 }
 
 pub fn open(service: &str) -> Message {
@@ -80,34 +93,29 @@ impl Caller {
         Self { connector, address, head, own: own.domain.clone() }
     }
 
-    fn hello(&self, role: Role) -> Vec<u8> {
-        encoded(&Message::Hello(Hello {
-            versions: (1, 1),
-            role,
-            trust_domain: self.own.clone(),
-            replica: ReplicaId([7; 16]),
-            epoch: 1,
-            early_data: u32::try_from(EARLY_DATA).unwrap(),
-            head: self.head.clone(),
-            pin: None,
-        }))
+    pub fn hello(&self, role: Role) -> Vec<u8> {
+        encoded(&hello(role, &self.own, &self.head))
     }
 
-    /// Up to the answer to HELLO: the intruder, and what was answered. With small buffers, what is not read is soon felt.
-    pub async fn call(&self, role: Role) -> (Intruder, Heard) {
+    /// Up to the end of TLS. With small buffers, what is not read is soon felt.
+    pub async fn knock(&self) -> Intruder {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(16 * 1024).unwrap();
         socket.set_send_buffer_size(16 * 1024).unwrap();
-        let calling = async {
+        let knocking = async {
             let socket = socket.connect(self.address).await.expect("the listener listens");
             let name = ServerName::try_from("b.example").unwrap();
-            let stream = self.connector.connect(name, socket).await.expect("TLS passes");
-            let mut intruder = Intruder { stream };
-            intruder.send(&self.hello(role)).await;
-            let heard = intruder.hear().await;
-            (intruder, heard)
+            self.connector.connect(name, socket).await.expect("TLS passes")
         };
-        timeout(PATIENCE, calling).await.expect("an answer to HELLO")
+        Intruder { stream: timeout(PATIENCE, knocking).await.expect("the end of TLS").into() }
+    }
+
+    /// Up to the answer to HELLO: the intruder, and what was answered.
+    pub async fn call(&self, role: Role) -> (Intruder, Heard) {
+        let mut intruder = self.knock().await;
+        intruder.send(&self.hello(role)).await;
+        let heard = intruder.hear().await;
+        (intruder, heard)
     }
 
     /// Up to both HELLOs.
@@ -147,6 +155,11 @@ impl Intruder {
     /// The next frame.
     pub async fn hear(&mut self) -> Heard {
         timeout(PATIENCE, self.next()).await.expect("a frame or the end").unwrap_or(Heard::End)
+    }
+
+    /// The next frame, however long it takes.
+    pub async fn hear_for_ever(&mut self) -> Heard {
+        self.next().await.unwrap_or(Heard::End)
     }
 
     /// Hears on until `wanted`.

@@ -1,13 +1,15 @@
 //! Two organizations on loopback: real keys, real relays, real sockets. What tests of the relay share.
 #![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod acceptor;
+pub mod hosted;
 pub mod intruder;
 pub mod network;
 pub mod process;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -63,12 +65,14 @@ impl TestClock {
 #[derive(Default)]
 pub struct MemoryStore {
     pub latch: Mutex<Latch>,
+    pub latch_saved: AtomicUsize,
     pub cuts: Mutex<CutBook>,
 }
 
 impl Store for MemoryStore {
     fn save_latch(&self, latch: &Latch) -> io::Result<()> {
         *self.latch.lock().unwrap() = latch.clone();
+        self.latch_saved.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 

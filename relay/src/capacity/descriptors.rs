@@ -1,0 +1,95 @@
+//! File descriptors. A new one gets the lowest free number: so the number itself says how many are in use, whoever in this
+//! process uses them, and numbers near the limit are kept for what is no stream.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::LazyLock;
+
+use rustix::process::{Resource, getrlimit};
+use tokio::net::TcpStream;
+
+use super::Shortage;
+
+/// Of all descriptors, a quarter is kept for callers, control connections and files, but no more than so many: the callers
+/// below, 64 control connections each way, and what is written down.
+const MOST_KEPT: usize = 2048;
+/// Handshakes in flight on a link's listener: each costs a millisecond of CPU and some 100 KiB.
+const HANDSHAKES: usize = 256;
+/// Callers that wait for a place there: as many as the kernel lets wait before it.
+const WAITING: usize = 1024;
+
+/// How many may be open.
+static LIMIT: LazyLock<usize> =
+    LazyLock::new(|| getrlimit(Resource::Nofile).current.and_then(|most| most.try_into().ok()).unwrap_or(usize::MAX));
+
+/// Duplicated to see which number is the lowest free one.
+static PROBE: LazyLock<Option<File>> = LazyLock::new(|| File::open("/dev/null").ok());
+
+fn kept(limit: usize) -> usize {
+    (limit / 4).min(MOST_KEPT)
+}
+
+/// A stream's descriptors have numbers below this one.
+fn first_kept(limit: usize) -> usize {
+    limit - kept(limit)
+}
+
+fn number(fd: RawFd) -> usize {
+    usize::try_from(fd).unwrap_or(usize::MAX)
+}
+
+/// Whether a stream may open one more.
+pub(super) fn admit() -> Result<(), Shortage> {
+    let Some(probe) = &*PROBE else { return Ok(()) };
+    judge(probe.try_clone().map_or(usize::MAX, |lowest| number(lowest.as_raw_fd())))
+}
+
+/// Whether a stream may keep this one.
+pub(crate) fn admit_socket(socket: &TcpStream) -> Result<(), Shortage> {
+    judge(number(socket.as_raw_fd()))
+}
+
+fn judge(number: usize) -> Result<(), Shortage> {
+    if number < first_kept(*LIMIT) { Ok(()) } else { Err(Shortage::Descriptors(*LIMIT)) }
+}
+
+/// Handshakes that may be in flight on a link's listener, and callers that may wait for one: together at most half of what
+/// is kept.
+pub(crate) fn callers() -> (usize, usize) {
+    callers_of(*LIMIT)
+}
+
+fn callers_of(limit: usize) -> (usize, usize) {
+    let share = (limit / 16).max(1);
+    (share.min(HANDSHAKES), share.min(WAITING))
+}
+
+/// Whether so few are left that no more callers may be inside than there are.
+pub(crate) fn is_last(socket: &TcpStream) -> bool {
+    number(socket.as_raw_fd()) >= first_kept(*LIMIT) + kept(*LIMIT) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_is_kept_and_callers_fill_no_more_than_half_of_it() {
+        for (limit, streams, callers) in [
+            (64, 48, (4, 4)),
+            (256, 192, (16, 16)),
+            (1024, 768, (64, 64)),
+            (20_000, 17_952, (256, 1024)),
+            (usize::MAX, usize::MAX - 2048, (256, 1024)),
+        ] {
+            assert_eq!((first_kept(limit), callers_of(limit)), (streams, callers), "{limit}");
+            assert!(callers.0 + callers.1 <= kept(limit) - kept(limit) / 4);
+        }
+    }
+
+    #[test]
+    fn the_lowest_free_number_is_seen() {
+        admit().expect("a test has few files open");
+        assert!(judge(*LIMIT - 1).is_err() && judge(usize::MAX).is_err());
+    }
+}
