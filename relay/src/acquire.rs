@@ -13,6 +13,9 @@ use crate::wire::{ReplicaId, Role};
 /// A connection to the replica whose turn it is, else to another one that lives, else by whichever way works. The replica
 /// that `failed` the stream before comes last, and what rests with it is not tried again.
 pub(crate) async fn acquire(link: &Arc<Link>, failed: Option<ReplicaId>) -> Result<Connection, Failure> {
+    if link.view().is_connect() {
+        return Err(Failure::CallsOnly);
+    }
     if !link.dials() {
         return reverse::take(link).await;
     }

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use rustls_pki_types::CertificateDer;
 use securelink_id::Fingerprint;
 use securelink_pki::{PeerTrust, VerifiedPeer};
-use securelink_relay_config::{Head, Peer, Snapshot};
+use securelink_relay_config::{Head, Peer, Protocol, Snapshot};
 
 use crate::failure::Failure;
 use crate::frames::{Fault, Frames};
@@ -179,6 +179,16 @@ impl Facts {
             snapshot: proved.snapshot,
             gauge,
         })
+    }
+
+    /// Whether it is the tunnel of a partner without our software.
+    pub(crate) fn is_connect(&self) -> bool {
+        self.snapshot.peer.protocol == Protocol::Connect
+    }
+
+    /// Whether it shows that the peer is there: a control connection or, of a partner that has none, a tunnel.
+    pub(crate) fn is_witness(&self) -> bool {
+        self.role == Role::Control || self.is_connect()
     }
 
     /// The head last heard on it.

@@ -114,7 +114,11 @@ fn peer(connection: &Connection, subject: &str) -> Finding {
 pub(crate) async fn services(link: &Arc<Link>, report: &LinkReport) -> Vec<Finding> {
     let view = link.view();
     let agreed = report.agreed.disagreement.is_none();
-    let mut findings = vec![agreement(&view, report), round_trip(link, &view, agreed).await];
+    let mut findings = vec![agreement(&view, report)];
+    // A partner without our software has nothing that echoes.
+    if !view.is_connect() {
+        findings.push(round_trip(link, &view, agreed).await);
+    }
     let exports = view.snapshot.exports.iter();
     findings.extend(join_all(exports.map(|entry| export(link, entry, &report.exports, agreed))).await);
     findings.extend(report.imports.iter().map(|entry| import(entry, agreed)));

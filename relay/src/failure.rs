@@ -6,6 +6,7 @@ use securelink_pki::Refusal;
 use securelink_pki::tls::{TlsError, refusal_of_io};
 
 use crate::capacity::Shortage;
+use crate::connect::BadRequest;
 use crate::frames::Fault;
 use crate::wire::{Bye, Code, Violation};
 
@@ -43,6 +44,9 @@ pub(crate) enum Failure {
     /// HELLO did not come in time.
     #[error("the other end finished TLS but said no HELLO within {0:?}; it is no SecureLink relay, or overloaded")]
     Silent(std::time::Duration),
+    /// What a partner without our software asks for is not understood.
+    #[error("the partner's request is refused: {0}")]
+    Request(#[from] BadRequest),
     /// HELLO names somebody else than the certificate.
     #[error("the peer's HELLO names another trust domain than its certificate; its relay is misconfigured")]
     HelloIdentity,
@@ -66,6 +70,9 @@ pub(crate) enum Failure {
         "we cannot dial the peer, and it keeps no connection at rest for us to use; its relay may be down, or of a version without reverse connections"
     )]
     NoneParked,
+    /// Nothing can be opened to a partner without our software.
+    #[error("a Connect partner only calls, nothing can be sent to it first; ask it to open a tunnel")]
+    CallsOnly,
     /// All places are taken.
     #[error("the peer keeps more connections without a stream here than a relay has places for; its relay is broken")]
     TooMany,
@@ -123,6 +130,7 @@ impl Failure {
             Self::Proxy { .. } => "ProxyFailed",
             Self::Refusal(refusal) => refusal.reason(),
             Self::Tls(_) => "TlsFailed",
+            Self::Request(_) => "BadRequest",
             Self::HelloIdentity => "WrongTrustDomain",
             Self::Bye { code: Code::Version, .. } | Self::Fault(Fault::Violation(Violation::Version { .. })) => {
                 "VersionMismatch"
@@ -136,6 +144,7 @@ impl Failure {
             Self::TooManyStreams => "TooManyStreams",
             Self::Shortage(shortage) => shortage.reason(),
             Self::NoneParked => "NoneParked",
+            Self::CallsOnly => "CallsOnly",
             Self::NoEndpoint => "NeverConnected",
         }
     }

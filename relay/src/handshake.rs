@@ -10,20 +10,21 @@ use securelink_pki::Refusal;
 use securelink_pki::tls::peer_from_connection;
 use securelink_relay_config::Endpoint;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::capacity::descriptors;
+use crate::connect;
 use crate::connection::{Connection, Proved};
 use crate::dial::{dial, dial_address, dial_by_proxy};
 use crate::failure::Failure;
 use crate::frames::{Fault, Frames};
 use crate::link::Link;
 use crate::places::Place;
-use crate::records::{RustlsRecords, state};
+use crate::records::{Records, RustlsRecords, state};
 use crate::view::View;
 use crate::ways::{Way, denied};
-use crate::wire::{ALPN, Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION, Violation};
+use crate::wire::{Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION, Violation};
 
 /// From accept, or from connect, to HELLO (relay, "Limits").
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,7 +94,8 @@ pub(crate) async fn greet(
         let connector = TlsConnector::from(Arc::clone(&view.tls.client));
         let stream = connector.connect(name, socket).await;
         let stream = stream.map_err(|error| Failure::of_handshake(error, &endpoint.to_string()))?;
-        let (frames, proved) = prove(link, view, stream.into(), Session::dialer(role))?;
+        let (records, proved) = prove(link, view, stream.into())?;
+        let frames = Frames::new(Box::new(records), Session::dialer(role));
         exchange(link, view, frames, proved, Some(role)).await
     };
     timeout(HELLO_TIMEOUT, greet).await.map_err(|_| Failure::Silent(HELLO_TIMEOUT))?
@@ -102,25 +104,26 @@ pub(crate) async fn greet(
 /// Takes a socket from the peer's listener.
 pub(crate) async fn accept(link: &Arc<Link>, socket: TcpStream) -> Result<Connection, Failure> {
     let view = link.view();
-    let greet = async {
-        let stream = TlsAcceptor::from(Arc::clone(&view.tls.server)).accept(socket).await;
-        let stream = stream.map_err(|error| Failure::of_handshake(error, "the caller"))?;
-        let (frames, proved) = prove(link, &view, stream.into(), Session::acceptor())?;
-        exchange(link, &view, frames, proved, None).await
+    let deadline = Instant::now() + HELLO_TIMEOUT;
+    let late = |_| Failure::Silent(HELLO_TIMEOUT);
+    let accepting = TlsAcceptor::from(Arc::clone(&view.tls.server)).accept(socket);
+    let stream = timeout_at(deadline, accepting).await.map_err(late)?;
+    let stream = stream.map_err(|error| Failure::of_handshake(error, "the caller"))?;
+    let (records, proved) = prove(link, &view, stream.into())?;
+    let records: Box<dyn Records> = if view.is_connect() {
+        Box::new(connect::greet(link, records, &proved.peer, deadline).await?)
+    } else {
+        Box::new(records)
     };
-    timeout(HELLO_TIMEOUT, greet).await.map_err(|_| Failure::Silent(HELLO_TIMEOUT))?
+    let exchanging = exchange(link, &view, Frames::new(records, Session::acceptor()), proved, None);
+    timeout_at(deadline, exchanging).await.map_err(late)?
 }
 
 /// Asks the finished handshake who is there.
-fn prove(
-    link: &Link,
-    view: &View,
-    stream: TlsStream<TcpStream>,
-    session: Session,
-) -> Result<(Frames, Proved), Failure> {
+fn prove(link: &Link, view: &View, stream: TlsStream<TcpStream>) -> Result<(RustlsRecords, Proved), Failure> {
     let tls: &CommonState = state(&stream);
     // rustls lets a peer pass that names no protocol at all.
-    if tls.alpn_protocol() != Some(ALPN) {
+    if !view.tls.speaks(tls.alpn_protocol()) {
         return Err(Refusal::NoCommonProtocol.into());
     }
     let chain = tls.peer_certificates().unwrap_or_default();
@@ -132,7 +135,7 @@ fn prove(
         tls: Arc::clone(&view.tls),
         snapshot: Arc::clone(&view.snapshot),
     };
-    Ok((Frames::new(Box::new(RustlsRecords::new(stream)), session), proved))
+    Ok((RustlsRecords::new(stream), proved))
 }
 
 /// HELLO first each way; an acceptor repeats the role the dialer said.

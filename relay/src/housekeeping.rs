@@ -41,7 +41,9 @@ pub(crate) async fn keep_probing(link: Arc<Link>) {
     let mut due = Instant::now();
     let mut was_open = false;
     loop {
-        let open = link.is_connected() && link.gate().is_some_and(|opinion| opinion.verdict.is_ok());
+        // A partner without our software has nothing that echoes (contracts 8).
+        let probed = link.is_connected() && !link.view().is_connect();
+        let open = probed && link.gate().is_some_and(|opinion| opinion.verdict.is_ok());
         if !open && was_open {
             // What was true before says nothing about what will be.
             *locked(&link.probe) = ProbeReport::default();

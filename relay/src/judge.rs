@@ -62,6 +62,8 @@ pub(crate) struct PeerView<'a> {
     pub(crate) declaration: &'a dyn Fn(Digest) -> Option<&'a Declaration>,
     /// The peer's word is older than `maxStaleness`.
     pub(crate) stale: bool,
+    /// It is a partner without our software, which declares nothing: it names an agreement and what it wants.
+    pub(crate) asserts: bool,
 }
 
 /// The gate of one connection: its own latest head and the highest head both open it (contracts 2).
@@ -88,6 +90,10 @@ pub(crate) fn judge(
 ) -> Judgment {
     if let Err(disagreement) = gate(&view.head, peer, latch, now).verdict {
         return Judgment::Deny(of_disagreement(disagreement, view));
+    }
+    if peer.asserts {
+        let known = view.export(service).is_some();
+        return if known { Judgment::Admit } else { Judgment::Deny(of_refusal(Refusal::NotOffered)) };
     }
     if service == PROBE || service == GREET {
         return Judgment::Admit;

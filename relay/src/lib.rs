@@ -2,11 +2,13 @@
 //!
 //! The way of a byte here: `listeners` → `open` → `pool` or `handshake` (`dial`, TLS, HELLO) → OPEN → `copy`; and there:
 //! `listeners` → `handshake` → `serve` (authorize by `judge`, limits, dial) → ACCEPT → `copy`. What is known and in force
-//! is in `link`; every change there re-judges every stream.
+//! is in `link`; every change there re-judges every stream. A partner without our software comes in by `connect`, between
+//! `handshake` and `serve`.
 
 mod acquire;
 mod callers;
 mod capacity;
+pub mod connect;
 mod connection;
 mod control;
 mod copy;
@@ -44,7 +46,7 @@ pub mod wire;
 
 pub use listeners::BindError;
 pub use metrics::Metrics;
-pub use relay::{AdoptError, CutReceipt, Memory, Relay, Setup, StartError, Store, Unsupported};
+pub use relay::{AdoptError, CutReceipt, Memory, Relay, Setup, StartError, Store};
 pub use reserved::GreetError;
 pub use securelink_pki::tls::{Clock, TlsError};
 pub use view::Credentials;

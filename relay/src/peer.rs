@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use securelink_relay_config::{Declaration, Digest, ErrorReport, Millis, PeerHeads};
-
+use securelink_relay_config::{AgreementTerm, Declaration, Digest, ErrorReport, Head, LinkState, Millis, PeerHeads};
 use tokio::time::Instant;
 
 use crate::failure::Failure;
@@ -27,6 +26,10 @@ pub(crate) struct PeerState {
     proved: BTreeMap<ReplicaId, Timestamp>,
     /// When a control connection last brought a byte. Not by the clock on the wall: a step of it makes no word old.
     pub(crate) last_heard: Option<Instant>,
+    /// When a partner without our software was last here: asked for a tunnel, or held one.
+    pub(crate) last_seen: Option<Millis>,
+    /// The key exchange of its last tunnel.
+    pub(crate) last_group: Option<&'static str>,
     pub(crate) ever_connected: bool,
     pub(crate) connected_since: Option<Millis>,
     /// Of our own attempts, until one succeeds.
@@ -38,6 +41,20 @@ pub(crate) struct PeerState {
 }
 
 impl PeerState {
+    /// A partner without our software named `agreement`: the head that one tunnel is judged by. The last one is kept for
+    /// people; with it, whether it is another than before.
+    pub(crate) fn called(&mut self, agreement: Option<Digest>, now: Millis) -> (Head, bool) {
+        let term = |digest| AgreementTerm { digest, from: Millis(0), until: None };
+        let hash = Digest::of(b"");
+        let current = agreement.map(term);
+        let head = Head { sequence: 0, current, next: None, state: LinkState::Active, hash };
+        let last = self.heads.highest();
+        let sequence = last.map_or(0, |last| last.sequence + u64::from(last.current != current));
+        (self.last_heard, self.last_seen) = (Some(Instant::now()), Some(now));
+        let news = self.heads.observe(&Head { sequence, ..head.clone() });
+        (head, news)
+    }
+
     /// A replica proved on a control connection that it has a leaf until `not_after`.
     pub(crate) fn prove(&mut self, replica: ReplicaId, not_after: Timestamp) {
         if self.proved.len() == REPLICAS && !self.proved.contains_key(&replica) {

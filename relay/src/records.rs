@@ -38,6 +38,12 @@ impl RustlsRecords {
         }
         Self(stream)
     }
+
+    /// Reads plaintext; 0 is `close_notify`, and an end without it an error.
+    pub(crate) fn poll_read_to_close(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        Pin::new(&mut self.0).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+    }
 }
 
 /// What rustls knows about a finished handshake.
@@ -47,13 +53,10 @@ pub(crate) fn state(stream: &TlsStream<TcpStream>) -> &CommonState {
 
 impl Records for RustlsRecords {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut self.0).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
+        match self.poll_read_to_close(cx, buffer) {
             // A socket that ends without `close_notify` ends: what that means, the frames say.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+            read => read,
         }
     }
 

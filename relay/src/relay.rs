@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use securelink_pki::tls::{Clock, TlsError};
 use securelink_relay_config::{
-    Cut, CutBook, Digest, DoctorReport, GreetReply, Latch, LinkReport, Protocol, Snapshot, SnapshotError,
+    Cut, CutBook, Digest, DoctorReport, GreetReply, Latch, LinkReport, Snapshot, SnapshotError,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -69,17 +69,6 @@ pub enum StartError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Something this relay cannot do.
-    #[error(transparent)]
-    Unsupported(#[from] Unsupported),
-}
-
-/// A snapshot asks for what this relay cannot do.
-#[derive(Debug, thiserror::Error)]
-pub enum Unsupported {
-    /// Partners without our software.
-    #[error("peer.protocol Connect is not built yet; use SecureLink on both sides")]
-    Connect,
 }
 
 /// Why a snapshot was not adopted. The last good one stays in force.
@@ -91,9 +80,6 @@ pub enum AdoptError {
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Something this relay cannot do.
-    #[error(transparent)]
-    Unsupported(#[from] Unsupported),
     /// It does not parse.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -127,7 +113,6 @@ impl AdoptError {
         match self {
             Self::Bind(_) => "BindFailed",
             Self::Tls(_) => "TlsFailed",
-            Self::Unsupported(_) => "UnsupportedSnapshot",
             Self::Snapshot(error) => error.reason(),
             Self::Older { .. } => "OlderSnapshot",
             Self::Conflict { .. } => "ConflictingSnapshot",
@@ -164,7 +149,6 @@ impl Drop for Running {
 impl Relay {
     /// Starts a relay on the current tokio runtime. Its sockets listen when this returns.
     pub async fn start(setup: Setup) -> Result<Self, StartError> {
-        check(&setup.snapshot)?;
         let listeners = Listeners::default();
         let bound = listeners.bind(&setup.snapshot)?;
         let snapshot = Arc::new(setup.snapshot);
@@ -232,7 +216,6 @@ impl Relay {
                 Err(AdoptError::Conflict { version, running: running.hash, offered })
             };
         }
-        check(&snapshot)?;
         let bound = listeners.bind(&snapshot)?;
         self.0.link.replace(snapshot.clone())?;
         listeners.switch(&self.0.link, &snapshot, bound);
@@ -330,12 +313,5 @@ impl Relay {
         if timeout(FAREWELL, link.tasks.wait()).await.is_err() {
             tracing::warn!(link = %link.name, "some tasks did not end in time; their sockets close with the process");
         }
-    }
-}
-
-fn check(snapshot: &Snapshot) -> Result<(), Unsupported> {
-    match snapshot.peer.protocol {
-        Protocol::SecureLink => Ok(()),
-        Protocol::Connect => Err(Unsupported::Connect),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use securelink_pki::lifetimes::Validity;
 use securelink_relay_config::{
-    AgreedReport, CertificateReport, Contact, Disagreement, EntryReport, FORMAT, Head, LinkReport, ListenerReport,
-    Millis, PeerReport, SideReport, StreamReport, judge_service,
+    AgreedReport, CertificateReport, Contact, Disagreement, EntryReport, ErrorReport, FORMAT, Head, LinkReport,
+    ListenerReport, Millis, PeerReport, SideReport, StreamReport, judge_service,
 };
 
 use crate::connection::Facts;
@@ -15,7 +15,6 @@ use crate::limits::MAX_STREAMS;
 use crate::link::{Link, locked};
 use crate::listeners::Addresses;
 use crate::view::View;
-use crate::wire::Role;
 
 pub(crate) fn report(link: &Link, addresses: &Addresses) -> LinkReport {
     let view = link.view();
@@ -62,24 +61,29 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 fn peer(link: &Link) -> PeerReport {
     let unheard = !link.is_connected() && !link.dials();
     let connections = link.connections();
-    let control: Vec<&Facts> = connections.iter().map(|facts| &**facts).filter(|f| f.role == Role::Control).collect();
+    let control: Vec<&Facts> = connections.iter().map(|facts| &**facts).filter(|f| f.is_witness()).collect();
     let newest = control.iter().max_by_key(|facts| facts.id);
-    let mut replicas: Vec<String> = control.iter().map(|facts| facts.replica.to_string()).collect();
+    let replicas = control.iter().filter(|facts| !facts.is_connect()).map(|facts| facts.replica.to_string());
+    let mut replicas: Vec<String> = replicas.collect();
     replicas.sort();
     replicas.dedup();
     let peer = link.peer();
+    // Of a partner that was here since, nothing is wrong.
+    let since = |refused: &ErrorReport| peer.last_seen.is_none_or(|seen| refused.at > seen);
+    let last_refused = peer.last_refused.clone().filter(since);
     PeerReport {
         control_connections: u32::try_from(control.len()).unwrap_or(u32::MAX),
         replicas,
         connected_since: peer.connected_since,
         protocol: newest.map(|facts| facts.version),
-        tls_group: newest.and_then(|facts| facts.tls_group).map(str::to_owned),
+        tls_group: newest.map_or(peer.last_group, |facts| facts.tls_group).map(str::to_owned),
         certificate_not_after: newest.map(|facts| Millis::from(facts.peer.not_after)),
         pin_used: newest.map(|facts| facts.peer.pin.to_string()),
         root: newest.map(|facts| facts.peer.root.to_string()),
         pinned_us_by: newest.and_then(|facts| facts.pinned_us_by).map(|pin| pin.to_string()),
         contacts: peer.current().map(|declaration| contacts(&declaration.contacts)).unwrap_or_default(),
-        last_error: peer.last_error.clone().or_else(|| unheard.then(|| peer.last_refused.clone()).flatten()),
+        last_error: peer.last_error.clone().or_else(|| last_refused.filter(|_| unheard)),
+        last_seen: peer.last_seen,
         last_refused: peer.last_refused.clone(),
         refused: peer.refused.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
     }
@@ -126,6 +130,8 @@ fn exports(link: &Link, view: &View) -> Vec<EntryReport> {
         data_class: export.data_class,
         address: None,
         unusable: match view.export(&export.name) {
+            // A partner without our software declares no import: it asks.
+            Some(_) if view.is_connect() => None,
             Some(_) => unusable(link, view, &export.name, true),
             None => Some("it is cut here".to_owned()),
         },

@@ -8,9 +8,9 @@ use rustls::{ClientConfig, ServerConfig};
 use securelink_id::Fingerprint;
 use securelink_pki::tls::{self, Clock, Options, TlsError};
 use securelink_pki::{Leaf, PeerTrust, Transitions};
-use securelink_relay_config::{Cut, CutScope, Declaration, Digest, Export, Head, Import, Snapshot};
+use securelink_relay_config::{Cut, CutScope, Declaration, Digest, Export, Head, Import, Protocol, Snapshot};
 
-use crate::wire::ALPN;
+use crate::{connect, wire};
 
 /// Our leaf and the way to its root.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub(crate) struct Tls {
     pub(crate) client: Arc<ClientConfig>,
     pub(crate) credentials: Credentials,
     allow_classical: bool,
+    protocol: Protocol,
 }
 
 impl View {
@@ -62,6 +63,7 @@ impl View {
                 && Arc::ptr_eq(&old.tls.credentials.leaf, &credentials.leaf)
                 && old.tls.credentials.transitions == credentials.transitions
                 && old.tls.allow_classical == snapshot.allow_classical_key_exchange
+                && old.tls.protocol == snapshot.peer.protocol
         });
         let tls = match kept {
             Some(old) => Arc::clone(&old.tls),
@@ -84,6 +86,11 @@ impl View {
         self.snapshot.imports.iter().find(|import| import.name == name && !is_import_cut(&self.cuts, name))
     }
 
+    /// Whether the peer is a partner without our software.
+    pub(crate) fn is_connect(&self) -> bool {
+        self.snapshot.peer.protocol == Protocol::Connect
+    }
+
     /// Whether a pin of the peer is cut.
     pub(crate) fn is_pin_cut(&self, pin: Fingerprint) -> bool {
         self.cuts.iter().any(|cut| cut.scope == CutScope::Pin(pin))
@@ -98,14 +105,34 @@ impl View {
 impl Tls {
     fn new(snapshot: &Snapshot, trust: &PeerTrust, credentials: &Credentials, clock: &Clock) -> Result<Self, TlsError> {
         let allow_classical = snapshot.allow_classical_key_exchange;
-        let options = Options { alpn: vec![ALPN.to_vec()], allow_classical, clock: clock.clone() };
+        let protocol = snapshot.peer.protocol;
+        let options = Options { alpn: vec![alpn(protocol).to_vec()], allow_classical, clock: clock.clone() };
         let ours = tls::Credentials::new(&credentials.leaf, &credentials.transitions, None)?;
         Ok(Self {
             server: tls::server_config(&ours, trust, &options)?,
             client: tls::client_config(&ours, trust, &options)?,
             credentials: credentials.clone(),
             allow_classical,
+            protocol,
         })
+    }
+
+    /// Whether a handshake that selected `alpn` leads to what this link speaks.
+    pub(crate) fn speaks(&self, selected: Option<&[u8]>) -> bool {
+        match selected {
+            Some(selected) => selected == alpn(self.protocol),
+            // Whoever speaks HTTP/1.1 need not say so (RFC 7301 section 1): curl 7.88 does not to a proxy.
+            None => self.protocol == Protocol::Connect,
+        }
+    }
+}
+
+/// A link speaks one protocol, so none can be talked into the other: a relay is never served by the weaker assertions of
+/// CONNECT, and a partner's HTTP never read as frames.
+const fn alpn(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::SecureLink => wire::ALPN,
+        Protocol::Connect => connect::ALPN,
     }
 }
 

@@ -273,7 +273,6 @@ fn not_adopted(error: &AdoptError) -> Refused {
     let reason = match error {
         AdoptError::Bind(_) => Refusing::BindFailed,
         AdoptError::Tls(_) => Refusing::TlsFailed,
-        AdoptError::Unsupported(_) => Refusing::UnsupportedSnapshot,
         AdoptError::Snapshot(error) => return unreadable(error),
         AdoptError::Older { .. } => Refusing::OlderSnapshot,
         AdoptError::Conflict { .. } => Refusing::ConflictingSnapshot,

@@ -12,6 +12,7 @@ use securelink_crds::{AgreementStatus, CertificateStatus, PeerStatus, SecureLink
 use securelink_id::Fingerprint;
 use securelink_relay_config::{LinkReport, Millis, Snapshot};
 
+use crate::validated::ValidatedLink;
 use crate::verdict::Verdict;
 
 /// How long a round trip over the data path keeps a link Ready (product: "Status that tells the truth").
@@ -70,7 +71,7 @@ pub fn status(
         observed_generation: verdict.generation,
         endpoint: link.and_then(|link| link.endpoint.as_ref()).map(ToString::to_string),
         fingerprint: observed.certificate.root.map(|root| root.to_string()),
-        peer: observed.report.map(|report| peer(verdict, report)),
+        peer: observed.report.map(|report| peer(verdict, report, now)),
         certificate: observed.certificate.leaf.as_ref().map(|leaf| CertificateStatus {
             not_after: Time(leaf.not_after),
             renew_at: Time(leaf.renew_at),
@@ -88,7 +89,9 @@ pub fn status(
 pub fn next_deadline(verdict: &Verdict, observed: Observed<'_>, now: Timestamp) -> Option<Timestamp> {
     let leaf = observed.certificate.leaf.iter().flat_map(|leaf| [leaf.renew_at, leaf.not_after]);
     let report = observed.report.into_iter();
-    let relay = report.flat_map(|report| [report.agreed.recheck.map(timestamp), probe_ends(report)]).flatten();
+    let visit = |report| verdict.validated().and_then(|link| visit_ends(link, report));
+    let relay = report.flat_map(|report| [report.agreed.recheck.map(timestamp), probe_ends(report), visit(report)]);
+    let relay = relay.flatten();
     let agreements = verdict.validated().map(|link| &link.agreements).into_iter();
     let terms = agreements.flat_map(|both| [&both.current, &both.next]).flatten().map(|agreement| agreement.term);
     let windows = terms.flat_map(|term| [Some(term.from), term.until]).flatten().map(timestamp);
@@ -101,14 +104,28 @@ fn probe_ends(report: &LinkReport) -> Option<Timestamp> {
     Some(success.checked_add(PROBE_FRESH).unwrap_or(Timestamp::MAX))
 }
 
-fn peer(verdict: &Verdict, report: &LinkReport) -> PeerStatus {
-    let peer = &report.peer;
-    let (link, connected) = (verdict.validated(), peer.control_connections > 0);
+/// Until when a partner without our software, which has no connection that stays, counts as connected after it was here.
+fn visit_ends(link: &ValidatedLink, report: &LinkReport) -> Option<Timestamp> {
+    let seen = timestamp(report.peer.last_seen.filter(|_| link.is_connect())?);
+    Some(seen.checked_add(link.max_staleness).unwrap_or(Timestamp::MAX))
+}
+
+/// Whether the peer is there.
+fn is_connected(link: &ValidatedLink, report: &LinkReport, now: Timestamp) -> bool {
+    report.peer.control_connections > 0 || visit_ends(link, report).is_some_and(|end| now < end)
+}
+
+fn peer(verdict: &Verdict, report: &LinkReport, now: Timestamp) -> PeerStatus {
+    let (peer, link) = (&report.peer, verdict.validated());
+    let connected = link.is_some_and(|link| is_connected(link, report, now));
     PeerStatus {
-        // A live control connection has proved it: the verifier takes no other name.
+        // A connection has proved it: the verifier takes no other name.
         trust_domain: link.filter(|_| connected).map(|link| link.peer.trust_domain.to_string()),
         replicas: u32::try_from(peer.replicas.len().min(MAX_REPLICAS)).unwrap_or_default(),
-        protocol_version: peer.protocol.map(|version| format!("securelink/{version}")),
+        protocol_version: match link {
+            Some(link) if link.is_connect() => connected.then(|| "http/1.1".to_owned()),
+            _ => peer.protocol.map(|version| format!("securelink/{version}")),
+        },
         tls_group: peer.tls_group.as_deref().map(|group| words::clean(group, WORD)),
         pinned_fingerprint: peer.pinned_us_by.as_deref().map(|pin| words::clean(pin, 71)),
         last_error: peer.last_error.as_ref().filter(|_| !connected).map(|error| words::clean(&error.message, SENTENCE)),

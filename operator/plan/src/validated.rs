@@ -10,7 +10,9 @@ use ipnet::IpNet;
 pub(crate) use parse::{data_class, parse};
 use securelink_crds::{Expose, RelayPods};
 use securelink_id::{SpiffeId, TrustDomain};
-use securelink_relay_config::{Agreements, Contact, DataClass, DialRules, Endpoint, Limits, LinkRef, LinkState, Peer};
+use securelink_relay_config::{
+    Agreements, Contact, DataClass, DialRules, Endpoint, Limits, LinkRef, LinkState, Peer, Protocol,
+};
 
 use crate::service::ServiceTarget;
 
@@ -117,6 +119,11 @@ impl ValidatedLink {
     /// The identity our relays present on this link.
     pub fn identity(&self) -> SpiffeId {
         SpiffeId::link(self.own.clone(), self.peer.trust_domain.clone())
+    }
+
+    /// Whether the peer is a partner without our software.
+    pub fn is_connect(&self) -> bool {
+        self.peer.protocol == Protocol::Connect
     }
 
     /// The DNS names of our leaf: the annex's, unless it is an address.

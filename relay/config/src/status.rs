@@ -68,7 +68,7 @@ pub struct CertificateReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerReport {
-    /// Live control connections, in either direction.
+    /// Live control connections, in either direction; of a partner without our software its tunnels.
     pub control_connections: u32,
     /// Replica identifiers seen on them.
     pub replicas: Vec<String>,
@@ -99,6 +99,9 @@ pub struct PeerReport {
     /// Why our last attempt failed, or where we cannot dial, why the last caller was refused; absent once connected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ErrorReport>,
+    /// When a partner without our software was last here: asked for a tunnel, or held one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Millis>,
     /// Why the last caller was refused. Anybody can call: it says nothing about the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refused: Option<ErrorReport>,

@@ -7,6 +7,7 @@ use securelink_relay_config::{Cut, CutBook, CutScope, ErrorReport, Snapshot};
 
 use super::{Link, Written, locked};
 use crate::judge::Direction;
+use crate::peer::PeerState;
 use crate::streams::Entry;
 use crate::view::{Credentials, View};
 
@@ -19,6 +20,10 @@ impl Link {
             self.save_cuts(&written.book);
         }
         self.metrics.version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+        if snapshot.peer.protocol != self.view().snapshot.peer.protocol {
+            // What was heard by one protocol says nothing in the other.
+            *self.peer() = PeerState::default();
+        }
         written.rejected = None;
         self.publish(&written, snapshot)
     }

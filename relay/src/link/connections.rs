@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use securelink_relay_config::{Declaration, DeclarationError, ErrorReport, Head, successor};
+use securelink_relay_config::{Declaration, DeclarationError, Digest, ErrorReport, Head, successor};
 use tokio::time::Instant;
 
 use super::{Link, locked};
@@ -26,10 +26,14 @@ impl Link {
         let control = facts.role == Role::Control;
         let mut peer = self.peer();
         let news = peer.heads.observe(&head);
+        let mut first = false;
         if control {
-            self.controls.fetch_add(1, Ordering::AcqRel);
-            peer.last_heard = Some(Instant::now());
             peer.prove(facts.replica, facts.peer.not_after);
+        }
+        if facts.is_witness() {
+            first = self.controls.fetch_add(1, Ordering::AcqRel) == 0;
+            peer.last_heard = Some(Instant::now());
+            peer.last_group = facts.tls_group.filter(|_| facts.is_connect());
             peer.ever_connected = true;
             peer.connected_since.get_or_insert(now);
             peer.last_error = None;
@@ -38,17 +42,24 @@ impl Link {
         // A connection like all others changes no judgment: thousands of streams are not to look again for each.
         if news || control {
             self.bump_soon();
+        } else if first {
+            self.changed();
         }
     }
 
     pub(crate) fn forget(&self, id: u64) {
         let gone = locked(&self.connections).remove(&id);
-        if gone.is_some_and(|facts| facts.role == Role::Control) {
-            self.controls.fetch_sub(1, Ordering::AcqRel);
-            if !self.is_connected() {
-                self.peer().connected_since = None;
-            }
+        let Some(facts) = gone.filter(|facts| facts.is_witness()) else { return };
+        let last = self.controls.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last {
+            let mut peer = self.peer();
+            (peer.connected_since, peer.last_heard) = (None, Some(Instant::now()));
+            peer.last_seen = facts.is_connect().then(|| self.now());
+        }
+        if facts.role == Role::Control {
             self.bump_soon();
+        } else if last {
+            self.changed();
         }
     }
 
@@ -97,9 +108,19 @@ impl Link {
         !self.view.load().snapshot.peer.endpoints.is_empty()
     }
 
-    /// Whether a control connection is up, in either direction.
+    /// Whether a control connection is up, in either direction; or a tunnel of a partner without our software.
     pub(crate) fn is_connected(&self) -> bool {
         self.controls.load(Ordering::Acquire) > 0
+    }
+
+    /// A partner without our software asks for a tunnel and names `agreement`: the head the tunnel is judged by.
+    pub(crate) fn heard_call(&self, agreement: Option<Digest>) -> Head {
+        let now = self.now();
+        let (head, news) = self.peer().called(agreement, now);
+        if news {
+            self.changed();
+        }
+        head
     }
 
     /// A head came on a connection.

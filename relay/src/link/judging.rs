@@ -46,12 +46,14 @@ impl Link {
     }
 
     fn with_peer<T>(&self, head: &Head, use_it: impl FnOnce(&PeerView<'_>, Millis) -> T) -> T {
-        let (connected, allowed) = (self.is_connected(), self.view().snapshot.max_staleness_seconds);
-        let now = self.now();
+        let (connected, view, now) = (self.is_connected(), self.view(), self.now());
+        let (allowed, asserts) = (view.snapshot.max_staleness_seconds, view.is_connect());
         let peer = self.peer();
         let view = PeerView {
             connection: head,
-            highest: peer.heads.highest(),
+            // What a partner without our software names is meant for that one tunnel.
+            highest: if asserts { Some(head) } else { peer.heads.highest() },
+            asserts,
             declaration: &|hash| peer.declaration(hash),
             stale: peer.is_stale(connected, Duration::from_secs(allowed)),
         };
@@ -67,6 +69,9 @@ impl Link {
             return Judgment::Deny(Denial::new(Code::TrustChanged, "your certificate has ended and was not renewed"));
         }
         let view = self.view();
+        if facts.is_connect() != view.is_connect() {
+            return Judgment::Deny(Denial::new(Code::TrustChanged, "this link speaks another protocol now"));
+        }
         let head = facts.head().clone();
         let judgment = self.with_peer(&head, |peer, now| judge(&view, peer, (direction, service), &self.latch(), now));
         if matches!(&judgment, Judgment::Deny(denial) if denial.code == Code::Expired) {
@@ -89,13 +94,17 @@ impl Link {
         }
     }
 
-    /// The gate as people see it: by the highest head.
+    /// The gate as people see it: by the highest head. Of a partner without our software by the one of any tunnel, or by
+    /// the last one it named: one client of its that names a wrong agreement does not speak for the others.
     pub(crate) fn gate(&self) -> Option<GateOpinion> {
-        let head = self.peer().heads.highest().cloned()?;
         let view = self.view();
-        let opinion = self.with_peer(&head, |peer, now| gate(&view.head, peer, &self.latch(), now));
+        let highest = || self.peer().heads.highest().cloned().into_iter().collect();
+        let heads = if view.is_connect() { self.heads() } else { highest() };
+        let judged = |head| self.with_peer(head, |peer, now| gate(&view.head, peer, &self.latch(), now));
+        let opinions: Vec<GateOpinion> = heads.iter().map(judged).collect();
+        let opinion = *opinions.iter().find(|opinion| opinion.verdict.is_ok()).or(opinions.first())?;
         if let Err(Disagreement::Expired { .. }) = opinion.verdict {
-            self.remember_ends(&view.head, &[head]);
+            self.remember_ends(&view.head, &heads);
         }
         Some(opinion)
     }
@@ -153,7 +162,7 @@ impl Link {
             .iter()
             .map(|head| self.with_peer(head, |peer, now| gate(&view.head, peer, &self.latch(), now).verdict.is_ok()))
             .collect();
-        self.metrics.agreed.set(i64::from(open.first() == Some(&true)));
+        self.metrics.agreed.set(i64::from(self.gate().is_some_and(|opinion| opinion.verdict.is_ok())));
         self.metrics.ready.set(i64::from(self.is_ready()));
         let now = self.clock.now();
         open.extend(self.connections().iter().filter(|facts| self.is_outlived(facts, now)).map(|_| true));

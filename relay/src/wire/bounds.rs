@@ -15,7 +15,11 @@ pub(super) const MAX_SIGNATURE: usize = 128;
 
 /// Whether `text` may name a service.
 pub(super) fn is_service(text: &str) -> bool {
-    let label = text.strip_prefix('_').unwrap_or(text);
+    is_label(text.strip_prefix('_').unwrap_or(text))
+}
+
+/// Whether `label` is a DNS label, as the name of an export is.
+pub(crate) fn is_label(label: &str) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
     label.len() <= MAX_LABEL
         && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))

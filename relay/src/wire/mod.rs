@@ -11,6 +11,7 @@ mod message;
 mod session;
 mod tlv;
 
+pub(crate) use bounds::is_label;
 pub use code::Code;
 pub use frame::{Header, Kind, MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, WireError};
 pub use message::{

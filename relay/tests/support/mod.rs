@@ -5,6 +5,7 @@ pub mod acceptor;
 pub mod hosted;
 pub mod intruder;
 pub mod network;
+pub mod partner;
 pub mod process;
 
 use std::io;

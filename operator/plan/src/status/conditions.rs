@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use securelink_crds::conditions::{self, Condition, ConditionType, NewCondition, Reason};
-use securelink_relay_config::{LinkState, Protocol};
+use securelink_relay_config::LinkState;
 
-use super::{Observed, probe_ends, words};
+use super::{Observed, is_connected, probe_ends, words};
 use crate::validated::ValidatedLink;
 use crate::verdict::{About, Base, Problem, Verdict};
 
@@ -37,7 +37,7 @@ pub(super) fn findings(verdict: &Verdict, observed: Observed<'_>, now: Timestamp
         accepted(verdict),
         certificate_ready(observed, now),
         relay_available(verdict, observed),
-        peer_connected(verdict, observed),
+        peer_connected(verdict, observed, now),
         agreed(verdict, observed),
     ];
     findings.push(ready(&findings, verdict, observed, now));
@@ -184,15 +184,21 @@ const UNREACHABLE: [Reason; 12] = [
     Reason::VersionMismatch,
 ];
 
-fn peer_connected(verdict: &Verdict, observed: Observed<'_>) -> Finding {
+fn peer_connected(verdict: &Verdict, observed: Observed<'_>, now: Timestamp) -> Finding {
     let finding =
         |holds: Option<bool>, reason, message| Finding::new(ConditionType::PeerConnected, holds, reason, message);
     let (Some(link), Some(report)) = (verdict.validated(), observed.report) else {
         let message = "no relay of ours to ask; see RelayAvailable";
         return finding(None, Reason::NeverConnected, message.to_owned());
     };
-    if report.peer.control_connections > 0 {
-        let message = format!("a control connection to {} is up", link.peer.trust_domain);
+    if is_connected(link, report, now) {
+        let peer = &link.peer.trust_domain;
+        let message = if link.is_connect() {
+            // The same while it comes and goes: a status that says so would be written twice a call.
+            format!("{peer} has a tunnel open, or had one within maxStaleness")
+        } else {
+            format!("a control connection to {peer} is up")
+        };
         return finding(Some(true), Reason::Connected, message);
     }
     if link.peer.fingerprints.is_empty() {
@@ -201,7 +207,8 @@ fn peer_connected(verdict: &Verdict, observed: Observed<'_>) -> Finding {
     }
     let error = report.peer.last_error.as_ref();
     let reason = error.and_then(|error| Reason::from_word(&error.reason)).filter(|reason| UNREACHABLE.contains(reason));
-    let reason = reason.unwrap_or(Reason::NeverConnected);
+    let reason =
+        reason.unwrap_or(if report.peer.last_seen.is_some() { Reason::TimedOut } else { Reason::NeverConnected });
     let message = words::unreachable(reason, error.map(|error| error.message.as_str()), link);
     finding(Some(false), reason, message)
 }
@@ -227,7 +234,7 @@ fn agreed(verdict: &Verdict, observed: Observed<'_>) -> Finding {
         let reason = Reason::from_word(why.reason()).unwrap_or(Reason::AwaitingDeclaration);
         return finding(Some(false), reason, words::disagreement(why, report, link));
     }
-    if link.peer.protocol == Protocol::Connect {
+    if link.is_connect() {
         let message = format!("{} named our agreement", link.peer.trust_domain);
         return finding(Some(true), Reason::PeerAsserted, message);
     }
@@ -250,7 +257,7 @@ fn ready(others: &[Finding], verdict: &Verdict, observed: Observed<'_>, now: Tim
         return Finding { kind: ConditionType::Ready, holds: Some(false), reason: first.reason, message };
     }
     let finding = |holds, reason, message: &str| Finding::new(ConditionType::Ready, holds, reason, message);
-    if verdict.validated().is_some_and(|link: &ValidatedLink| link.peer.protocol == Protocol::Connect) {
+    if verdict.validated().is_some_and(ValidatedLink::is_connect) {
         return finding(true, Reason::Ready, "agreed and connected; a Connect partner answers no round trip");
     }
     if observed.report.and_then(probe_ends).is_some_and(|end| now < end) {

@@ -56,6 +56,9 @@ pub(super) fn unreachable(reason: Reason, error: Option<&str>, link: &ValidatedL
             "the peer's port is closed",
             "its relay is down, peer.endpoints names another port, or a firewall rejects us",
         ),
+        Reason::TimedOut if link.is_connect() => {
+            ("the partner has not called for longer than maxStaleness", "nothing to do here; its next call counts")
+        }
         Reason::TimedOut => ("the peer does not answer", "maybe a firewall or a NetworkPolicy drops it, here or there"),
         Reason::WrongRoot => (
             "the peer's root is not pinned",
@@ -82,6 +85,9 @@ pub(super) fn unreachable(reason: Reason, error: Option<&str>, link: &ValidatedL
             ("the peer refused us", "ask the peer for its status: maybe it pins another fingerprint of ours")
         }
         Reason::VersionMismatch => ("the two sides have no protocol version in common", "update the older side"),
+        _ if link.is_connect() => {
+            ("the partner has not called yet", "send it our endpoint, our fingerprint and the page docs/partners.md")
+        }
         _ if link.peer.endpoints.is_empty() => {
             ("the peer has not dialed us yet", "send it our endpoint and fingerprint; it declares its half")
         }
@@ -104,6 +110,9 @@ pub(super) fn disagreement(why: Disagreement, report: &LinkReport, link: &Valida
         Disagreement::CutByPeer => format!("{peer} has cut the link{said}; nothing to do here, ask the peer"),
         Disagreement::SuspendedByPeer => {
             format!("{peer} has suspended the link{said}; nothing to do here, ask the peer")
+        }
+        Disagreement::AwaitingDeclaration if link.is_connect() => {
+            format!("{peer} has not named an agreement yet; see PeerConnected")
         }
         Disagreement::AwaitingDeclaration => format!("{peer} has not declared its half yet; wait, or ask the peer"),
         Disagreement::Stale => {
