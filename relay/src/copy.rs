@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::acknowledged::Watch;
 use crate::connection::{Connection, Facts};
 use crate::early::Early;
 use crate::frames::{Fault, Frames, Received};
@@ -107,6 +108,7 @@ struct State {
     /// Why nothing more can be sent. What the peer sent before, and its last word, are still heard.
     deaf: Option<Fault>,
     glance: Option<Pin<Box<Sleep>>>,
+    watch: Watch,
     sending: Pacer,
     receiving: Pacer,
 }
@@ -209,6 +211,9 @@ impl<'a> Copy<'a> {
         for _ in 0..QUANTUM {
             let up = self.poll_up(cx, frames);
             let down = self.poll_down(cx, frames);
+            if matches!(up, Poll::Ready(Ok(()))) {
+                self.state.watch.sent();
+            }
             match (up, down) {
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
                 (Poll::Pending, Poll::Pending) => return self.poll_over(cx, frames),
@@ -224,6 +229,10 @@ impl<'a> Copy<'a> {
         if self.state.broken {
             // All it sent is under way, or the peer takes no more of it.
             return Poll::Ready(End::Aborted);
+        }
+        if self.state.watch.poll(cx, frames.socket()).is_ready() {
+            let swallowed = "nothing that is sent is acknowledged; the network drops it, or the other machine is gone";
+            return Poll::Ready(End::Lost(io::Error::new(io::ErrorKind::TimedOut, swallowed).into()));
         }
         if frames.has_data() {
             ready!(self.poll_glance(cx, frames));

@@ -5,6 +5,7 @@
 //! is in `link`; every change there re-judges every stream. A partner without our software comes in by `connect`, between
 //! `handshake` and `serve`.
 
+mod acknowledged;
 mod acquire;
 mod callers;
 mod capacity;

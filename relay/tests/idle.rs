@@ -1,4 +1,5 @@
-//! What only time shows, scaled to half a minute: idle flows that a network forgets (fault F80).
+//! What only time shows, scaled to half a minute: idle flows that a network forgets (fault F80), packets that it swallows
+//! on one connection only, and a reader that takes nothing for long, which is no death (F61).
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -6,14 +7,17 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::network::{connections_to, forget_idle_flows, isolated};
+use support::network::{connections_to, forget_idle_flows, isolated, swallow};
 use support::{Replicas, endpoint, read_to_end, served};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// After so long at rest a connection is asked before it is used again.
 const ASKED_AFTER: Duration = Duration::from_secs(30);
+
+/// After so long without an acknowledgement a connection is dead, looked at every 5 s.
+const SWALLOWED_AFTER: Duration = Duration::from_secs(15 + 5);
 
 /// Connections at rest, in a network that forgets what is idle.
 struct Resting {
@@ -82,5 +86,61 @@ fn f80_flows_at_rest_are_kept_known_to_the_network() {
         sleep_until(resting.since + Duration::from_secs(45)).await;
         let _streams = resting.open().await;
         assert_eq!(resting.gone(), 0, "they answer and are used");
+    });
+}
+
+/// Writes until nothing is taken any more.
+async fn fill(socket: &mut TcpStream) -> usize {
+    let (block, mut written) = (vec![b'x'; 65_536], 0);
+    while let Ok(taken) = timeout(Duration::from_secs(1), socket.write(&block)).await {
+        written += taken.unwrap();
+    }
+    written
+}
+
+#[test]
+fn f61_a_reader_that_pauses_is_waited_for_and_a_connection_that_is_swallowed_is_ended() {
+    isolated("f61_a_reader_that_pauses_is_waited_for_and_a_connection_that_is_swallowed_is_ended", || async {
+        // In full: SECURELINK_TEST_PAUSE=600 (fault F61).
+        let pause = std::env::var("SECURELINK_TEST_PAUSE").map_or(30, |seconds| seconds.parse().unwrap());
+        let all = Replicas::linked(1, 1).await;
+        let port = all.b[0].listens_on().port();
+        let address = all.a[0].import_address("at-b");
+        let (_, mut paused, mut reader) = served(address, &all.at_b).await;
+        // One that is certainly its own connection, and no probe's.
+        let mut others = Vec::new();
+        let (swallowed, (_, mut lost, mut lost_service)) = loop {
+            let before = connections_to(port);
+            let stream = served(address, &all.at_b).await;
+            let fresh: Vec<_> = connections_to(port).into_iter().filter(|one| !before.contains(one)).collect();
+            if fresh.len() == 1 {
+                break (fresh, stream);
+            }
+            others.push(stream);
+        };
+
+        let written = fill(&mut paused).await;
+        let since = Instant::now();
+        swallow(&swallowed);
+        lost.write_all(b"into nothing").await.unwrap();
+        let found = timeout(SWALLOWED_AFTER + Duration::from_secs(3), lost.read_u8()).await;
+        assert!(found.expect("it is found dead").is_err());
+        // The other side has sent nothing: it may take its keepalive to notice. Its service is not told of a clean end.
+        lost_service.write_all(b"neither").await.unwrap();
+
+        sleep_until(since + Duration::from_secs(pause)).await;
+        paused.shutdown().await.unwrap();
+        let received = timeout(support::PATIENCE, async {
+            let mut received = 0;
+            let mut buffer = vec![0; 1 << 20];
+            loop {
+                match reader.read(&mut buffer).await.expect("the stream lives") {
+                    0 => return received,
+                    count => received += count,
+                }
+            }
+        });
+        assert_eq!(received.await.expect("all of it comes"), written);
+        assert!(read_to_end(&mut lost_service).await.1.is_err(), "no clean end");
     });
 }
