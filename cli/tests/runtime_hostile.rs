@@ -8,10 +8,14 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use runtime_support::{PATIENCE, Pair, ended, exchange, link};
+use jiff::Timestamp;
+use runtime_support::{Half, PATIENCE, Pair, Side, ended, exchange, link};
 use securelink::control::Client;
+use securelink::runtime::{Clock, Runtime};
 use securelink_crds::conditions::ConditionType;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -136,6 +140,31 @@ async fn a_file_that_is_being_written_or_was_cut_to_nothing_deletes_nothing() {
     pair.b.write("link.yaml", "# not now\n");
     pair.b.runtime().reload().await;
     ended(stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_panics_is_not_the_last_one() {
+    let (mut side, peer) = (Side::new("a"), Side::new("b"));
+    side.watch = true;
+    let armed = Arc::new(AtomicBool::new(false));
+    let trap = Arc::clone(&armed);
+    let clock = Clock::new(move || {
+        assert!(!trap.swap(false, Ordering::SeqCst), "a fault of our own");
+        Timestamp::now()
+    });
+    side.runtime = Some(Runtime::start_with(side.options(), clock).await.unwrap());
+    let pin = side.fingerprint();
+    // No link yet: only a look asks for the time.
+    armed.store(true, Ordering::SeqCst);
+    side.write("link.yaml", &Half { peer: peer.name, pin, endpoint: None, services: String::new() }.yaml());
+    let broken_off = async {
+        while armed.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, broken_off).await.expect("a look begins");
+    side.until("the link is there", |_| true).await;
+    side.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

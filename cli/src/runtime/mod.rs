@@ -45,6 +45,9 @@ use crate::state::{StateDir, StoredCut};
 /// Where metrics and status are shown unless told otherwise.
 pub const DEFAULT_LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15_445);
 
+/// From a look that broke off to the next: not at once, since it may break off again.
+const AFTER_A_FAULT: Duration = Duration::from_secs(1);
+
 /// What a runtime is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -228,7 +231,7 @@ impl Runtime {
         Err(RuntimeError::NothingToRun(problems.chain(report.notes.iter().cloned()).collect()))
     }
 
-    /// Looks whenever something may have changed, until the end.
+    /// Looks whenever something may have changed, until the end. A look that panics is a task of its own and not the last.
     async fn keep_looking(self, mut watch: Watch, mut pause: Duration) {
         loop {
             let read = tokio::select! {
@@ -240,7 +243,12 @@ impl Runtime {
                 }
                 () = tokio::time::sleep(pause) => self.shared.options.watch,
             };
-            pause = self.look(&mut *self.shared.world.lock().await, read).await.1;
+            let this = self.clone();
+            let look = async move { this.look(&mut *this.shared.world.lock().await, read).await.1 };
+            pause = self.shared.tasks.spawn(look).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a look at the files broke off by a fault of securelink itself; what runs goes on, and the next look follows");
+                AFTER_A_FAULT
+            });
         }
     }
 
