@@ -10,7 +10,7 @@ use relay_support::controller::{ControlCa, Controller, Identity, send};
 use relay_support::pod::{Relay, pushed};
 use relay_support::{Organization, PATIENCE, next};
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -55,8 +55,16 @@ async fn a_ca_is_replaced_over_two_and_the_old_ones_clients_have_to_go() {
     let mut some = [0; 16];
     held.read_exact(&mut some).await.unwrap();
     assert!(some.starts_with(b"HTTP/1.1 200"));
+    // And one on which it has begun to ask.
+    let mut begun = a.controller().connect().await.unwrap();
+    begun.write_all(b"GET /v1/status HTTP/1.1\r\nHost: relay\r\n").await.unwrap();
     let only = next(&a.snapshot, |snapshot| snapshot.control_cas = vec![second.pem.clone()]);
     by(&second, &a).done("PUT", "/v1/snapshot", &pushed(Some(&only), None)).await;
+    // It may be closed already.
+    let _ = begun.write_all(b"\r\n").await;
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, begun.read_to_end(&mut answer)).await.expect("the connection ends");
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 403"), "{}", String::from_utf8_lossy(&answer));
     let mut rest = Vec::new();
     // It ends, with or without a goodbye, before the five minutes in which an idle one may ask again.
     let _ = timeout(PATIENCE, held.read_to_end(&mut rest)).await.expect("the connection ends");

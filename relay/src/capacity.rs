@@ -33,7 +33,7 @@ impl Shortage {
     }
 }
 
-/// Whether one more stream, or connection for streams, may begin.
+/// Whether one more stream may begin.
 pub(crate) fn admit() -> Result<(), Shortage> {
     descriptors::admit()?;
     memory::admit()
@@ -42,5 +42,11 @@ pub(crate) fn admit() -> Result<(), Shortage> {
 /// The same where its socket is there already.
 pub(crate) fn admit_socket(socket: &TcpStream) -> Result<(), Shortage> {
     descriptors::admit_socket(socket)?;
+    memory::admit()
+}
+
+/// Whether a connection for streams, which carries none yet, may stay.
+pub(crate) fn admit_idle(socket: &TcpStream) -> Result<(), Shortage> {
+    descriptors::admit_idle(socket)?;
     memory::admit()
 }

@@ -49,7 +49,7 @@ impl PeerState {
         let current = agreement.map(term);
         let head = Head { sequence: 0, current, next: None, state: LinkState::Active, hash };
         let last = self.heads.highest();
-        let sequence = last.map_or(0, |last| last.sequence + u64::from(last.current != current));
+        let sequence = last.map_or(0, |last| last.sequence.saturating_add(u64::from(last.current != current)));
         (self.last_heard, self.last_seen) = (Some(Instant::now()), Some(now));
         let news = self.heads.observe(&Head { sequence, ..head.clone() });
         (head, news)

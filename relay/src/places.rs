@@ -36,7 +36,7 @@ impl Places {
     /// is none for more streams.
     pub(crate) fn admit(&self, role: Role, socket: &TcpStream) -> Result<Place, Failure> {
         if role != Role::Control {
-            capacity::admit_socket(socket)?;
+            capacity::admit_idle(socket)?;
         }
         self.take(role).ok_or(Failure::TooMany)
     }

@@ -114,10 +114,11 @@ where
             .serve_connection(TokioIo::new(stream), service)
     );
     tokio::select! {
+        biased;
+        () = ended.cancelled() => {}
         // A client that goes away is its own affair.
         _ = connection.as_mut() => return,
         () = tokio::time::sleep(patience.whole) => {}
-        () = ended.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     let _ = tokio::time::timeout(PARTING, connection).await;

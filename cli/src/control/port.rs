@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use securelink_relay_config::control::{Refused, Refusing};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -108,7 +109,18 @@ impl<H: Holder> Door<H> {
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
             return self.say(&"as many controllers are connected as there are places for");
         };
-        http::serve(stream, KEPT, &ended, |request| answer(self.holder.clone(), request)).await;
+        // What was asked before the withdrawal is answered, and nothing is done for who asks after it.
+        let asked = |request| {
+            let (holder, withdrawn) = (self.holder.clone(), ended.is_cancelled());
+            async move {
+                if withdrawn {
+                    let why = "the control CA that let you in is no longer trusted here; connect anew";
+                    return http::refused(&Refused::new(Refusing::Withdrawn, &why));
+                }
+                answer(holder, request).await
+            }
+        };
+        http::serve(stream, KEPT, &ended, asked).await;
     }
 
     fn say(&self, why: &dyn std::fmt::Display) {

@@ -164,6 +164,8 @@ pub enum Refusing {
     TooLarge,
     /// The body did not arrive in time.
     TooSlow,
+    /// The control CA that let the caller in is no longer trusted.
+    Withdrawn,
     /// The link is not here.
     UnknownLink,
     /// The link is here and has no relay at the moment.
@@ -199,6 +201,7 @@ impl Refusing {
     pub const fn http_status(self) -> u16 {
         match self {
             Self::Malformed => 400,
+            Self::Withdrawn => 403,
             Self::UnknownRequest | Self::UnknownLink => 404,
             Self::TooSlow => 408,
             Self::OlderSnapshot | Self::ConflictingSnapshot | Self::OtherLink | Self::OlderLeaf | Self::NotRunning => {

@@ -53,6 +53,20 @@ fn judge(number: usize) -> Result<(), Shortage> {
     if number < first_kept(*LIMIT) { Ok(()) } else { Err(Shortage::Descriptors(*LIMIT)) }
 }
 
+/// Whether a connection that carries no stream yet may stay: a few may where no more streams may begin, so that one is at
+/// rest for probes and greetings, and clients are refused on it without a handshake each.
+pub(crate) fn admit_idle(socket: &TcpStream) -> Result<(), Shortage> {
+    if number(socket.as_raw_fd()) < first_kept(*LIMIT) + idle_of(*LIMIT) {
+        Ok(())
+    } else {
+        Err(Shortage::Descriptors(*LIMIT))
+    }
+}
+
+fn idle_of(limit: usize) -> usize {
+    kept(limit) / 8
+}
+
 /// Handshakes that may be in flight on a link's listener, and callers that may wait for one: together at most half of what
 /// is kept.
 pub(crate) fn callers() -> (usize, usize) {
@@ -83,7 +97,7 @@ mod tests {
             (usize::MAX, usize::MAX - 2048, (256, 1024)),
         ] {
             assert_eq!((first_kept(limit), callers_of(limit)), (streams, callers), "{limit}");
-            assert!(callers.0 + callers.1 <= kept(limit) - kept(limit) / 4);
+            assert!(callers.0 + callers.1 + idle_of(limit) <= kept(limit));
         }
     }
 
