@@ -9,6 +9,7 @@ use std::process::Command;
 use relay_support::controller::ControlCa;
 use relay_support::pod::{Pod, Relay, pair, pushed};
 use relay_support::{Organization, exchange, next, serial, snapshot, until};
+use securelink_relay_config::Snapshot;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -123,6 +124,24 @@ async fn at_boot_the_highest_version_of_scratch_and_volume_runs() {
     let status = a.until("the conflict", |status| reasons(status) == ["ConflictingSnapshot"]).await;
     assert_eq!(status.report.rejected.unwrap().reason, "ConflictingSnapshot");
     assert_ne!(status.report.hash, conflict.hash());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_boot_no_older_version_runs_because_the_one_in_force_lacks_a_port() {
+    let (own, peer) = organizations();
+    let mut a = Relay::new(own, &peer, |_| {});
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    a.push(|snapshot| snapshot.listen = Some(port)).await;
+    a.pod.kill();
+    let holder = std::net::TcpListener::bind(port).unwrap();
+    a.pod.start();
+    // Health is shown once the first start was tried.
+    assert_eq!(a.pod.shown("/readyz").await.0, 503);
+    let kept = Snapshot::from_bytes(&fs::read(a.pod.scratch().join("relay.json")).unwrap()).unwrap();
+    assert_eq!(kept.version, 2);
+    drop(holder);
+    a.pod.until_shown("/readyz", 200).await;
+    assert_eq!(a.status().await.report.version, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

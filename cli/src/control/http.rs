@@ -109,6 +109,8 @@ where
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            // Who asks and goes at once has asked.
+            .half_close(true)
             .header_read_timeout(patience.head)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)

@@ -61,7 +61,8 @@ impl Process {
         }
     }
 
-    /// Starts the relay with the highest version there is, in scratch or mounted; one that cannot run makes way for the other.
+    /// Starts the relay with the highest version there is, in scratch or mounted. A mounted one that cannot run makes way for
+    /// the one that was in force; for that, nothing does: it is tried again.
     async fn boot(&self, credentials: Option<&Credentials>, config: Option<&Vec<u8>>) {
         let kept = self.0.scratch.snapshot().unwrap_or_else(|fault| {
             self.fault(Place::Scratch, FAULT, &fault.message);
@@ -78,10 +79,9 @@ impl Process {
             }
         });
         let Some(credentials) = credentials else { return };
-        let mut candidates: Vec<_> = kept.into_iter().chain(mounted).collect();
-        // Of one version the kept one: it was in force.
-        candidates.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.version));
-        for snapshot in candidates {
+        // Of one version the kept one: it was in force. And none older than it: what it had narrowed or cut would flow again.
+        let newer = mounted.filter(|new| kept.as_ref().is_none_or(|kept| new.version > kept.version));
+        for snapshot in newer.into_iter().chain(kept) {
             match self.start_relay(snapshot, credentials).await {
                 Ok(()) => return self.settle(Place::Start),
                 Err(StartFailed::Leaf(error)) => self.fault(Place::Leaf, "LeafFailed", &error),
