@@ -11,6 +11,8 @@ use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
@@ -21,6 +23,11 @@ const NAMESPACE_LIMIT: Duration = Duration::from_secs(90);
 
 /// The label of every namespace that a test made.
 const MADE_BY_A_TEST: &str = "securelink.dev/e2e";
+
+/// A kind of object that a test makes and waits for.
+pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static {}
+
+impl<K> Kind for K where K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static {}
 
 /// One organization's cluster.
 #[derive(Clone)]
@@ -67,11 +74,7 @@ impl Cluster {
     /// Creates an object of the whole cluster, written as in YAML.
     pub async fn create<K>(&self, object: Value) -> Result<K>
     where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned,
+        K: Kind + Resource<Scope = ClusterResourceScope>,
     {
         create(&Api::<K>::all(self.client.clone()), &PostParams::default(), object)
             .await
@@ -81,13 +84,7 @@ impl Cluster {
     /// Removes an object of the whole cluster, and returns when it is gone.
     pub async fn remove<K>(&self, name: &str) -> Result<()>
     where
-        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned
-            + Send
-            + 'static,
+        K: Kind + Resource<Scope = ClusterResourceScope>,
     {
         let api = Api::<K>::all(self.client.clone());
         match api.delete(name, &DeleteParams::default()).await {
@@ -130,11 +127,7 @@ impl Namespace {
     /// Creates an object, written as in YAML.
     pub async fn create<K>(&self, object: Value) -> Result<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         self.post(&PostParams::default(), object).await
     }
@@ -142,22 +135,14 @@ impl Namespace {
     /// Has an object judged as if it were created.
     pub async fn dry_run<K>(&self, object: Value) -> Result<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         self.post(&PostParams { dry_run: true, ..PostParams::default() }, object).await
     }
 
     async fn post<K>(&self, how: &PostParams, object: Value) -> Result<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned,
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
     {
         create(&self.api::<K>(), how, object).await.with_context(|| format!("{}/{}", self.cluster.name, self.name))
     }
@@ -168,10 +153,7 @@ impl Namespace {
     }
 }
 
-async fn create<K>(api: &Api<K>, how: &PostParams, object: Value) -> Result<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + serde::Serialize + serde::de::DeserializeOwned,
-{
+async fn create<K: Kind>(api: &Api<K>, how: &PostParams, object: Value) -> Result<K> {
     let kind = K::kind(&()).into_owned();
     let name = object["metadata"]["name"].as_str().unwrap_or("without a name").to_owned();
     let object = serde_json::from_value(object).with_context(|| format!("{name} is no {kind}"))?;

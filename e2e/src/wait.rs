@@ -5,23 +5,21 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures_util::{StreamExt, pin_mut};
+use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
-use kube::{Api, Resource};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+
+use crate::cluster::Kind;
 
 /// Returns the object (or its absence) as soon as `holds` is true of it; `wanted` completes the sentence "X did not …".
-pub async fn until<K>(
+pub async fn until<K: Kind>(
     api: &Api<K>,
     name: &str,
     wanted: &str,
     limit: Duration,
     holds: impl Fn(Option<&K>) -> bool,
-) -> Result<Option<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + 'static,
-{
+) -> Result<Option<K>> {
     let (mut last, mut trouble) = (None, None);
     let watched = async {
         let seen = watch_object(api.clone(), name).default_backoff();
