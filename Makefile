@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: test tools format lint direction deny docs unit demo e2e soak fuzz manifests clean
+.PHONY: test tools format lint direction deny docs unit demo e2e soak fuzz bench bench-short manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, tests, the demo as a user runs it, and the
 ## end-to-end tests on kind clusters.
@@ -51,6 +51,13 @@ fuzz:
 	@for target in $(basename $(notdir $(wildcard relay/fuzz/fuzz_targets/*.rs))); do \
 		relay/fuzz/run $$target $(FUZZ_SECONDS) || exit 1; \
 	done
+
+## The relay beside plain copy and no relay at all (docs/benchmarks.md).
+bench:
+	$(CARGO) bench --locked -p securelink-relay --bench relay
+
+bench-short:
+	$(CARGO) bench --locked -p securelink-relay --bench relay -- --short
 
 ## Writes the CRD manifests anew from the types.
 manifests:

@@ -12,7 +12,7 @@ use std::path::Path;
 use securelink_pki::certificate::certificates_to_pem;
 use securelink_pki::testing::{LeafForge, Organization, now};
 use securelink_pki::verify;
-use targets::{chain, frames, identity, session, snapshot};
+use targets::{chain, connect, frames, identity, session, snapshot};
 
 fn holds(target: fn(&[u8]), name: &str, cases: u32) {
     replay::holds(target, &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name), cases);
@@ -26,6 +26,11 @@ fn frames_read_the_same_however_they_arrive() {
 #[test]
 fn what_one_side_may_send_the_other_takes() {
     holds(session::run, "session", 5000);
+}
+
+#[test]
+fn a_request_has_one_reading_and_is_taken_when_it_is_whole() {
+    holds(connect::run, "connect", 3000);
 }
 
 #[test]

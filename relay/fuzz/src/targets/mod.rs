@@ -1,6 +1,7 @@
 //! Targets that need no more than the relay and what is below it.
 
 pub mod chain;
+pub mod connect;
 pub mod frames;
 pub mod identity;
 mod script;
