@@ -216,7 +216,7 @@ impl Replicas {
         order
     }
 
-    /// Those we reach by dialing and that stay, to park connections there.
+    /// Those we reach by dialing and that stay, to park connections there; in the order of their names.
     pub(crate) fn reached(&self) -> Vec<(ReplicaId, Way)> {
         let known = self.known();
         let staying = known.live.iter().filter(|(_, replica)| !replica.draining);

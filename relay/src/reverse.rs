@@ -167,8 +167,9 @@ pub(crate) fn is_surplus(link: &Link, replica: ReplicaId) -> bool {
 pub(crate) async fn keep_parked(link: Arc<Link>) {
     let mut generation = link.generation();
     let mut news = link.replicas.news();
+    let mut last = None;
     loop {
-        let held_back = parks(&link) && link.replicas.reached().into_iter().any(|to| fill(&link, &to));
+        let held_back = parks(&link) && fill(&link, &mut last);
         tokio::select! {
             () = link.stop.cancelled() => return,
             () = link.reverse.changed.notified() => {}
@@ -179,16 +180,29 @@ pub(crate) async fn keep_parked(link: Arc<Link>) {
     }
 }
 
-/// Dials what a replica lacks; true where the bucket, or what is left of the machine, holds some back.
-fn fill(link: &Arc<Link>, (replica, way): &(ReplicaId, Way)) -> bool {
-    while link.reverse.lacks(*replica) > 0 {
+/// Dials what replicas lack, one for each in turn after the `last` one served: who wants ever more starves no sibling. True
+/// where the bucket, or what is left of the machine, holds some back.
+fn fill(link: &Arc<Link>, last: &mut Option<ReplicaId>) -> bool {
+    let reached = link.replicas.reached();
+    while let Some((replica, way)) = next_lacking(&reached, *last, |replica| link.reverse.lacks(replica) > 0) {
         if capacity::admit().is_err() || !link.reverse.bucket.admit(DIALS_PER_SECOND, Instant::now()) {
             return true;
         }
         let slot = Slot::new(link, *replica);
         link.tasks.spawn(park(Arc::clone(link), way.clone(), slot));
+        *last = Some(*replica);
     }
     false
+}
+
+/// Of those `reached`, in the order of their names, the first after `last` that lacks some.
+fn next_lacking(
+    reached: &[(ReplicaId, Way)],
+    last: Option<ReplicaId>,
+    lacks: impl Fn(ReplicaId) -> bool,
+) -> Option<&(ReplicaId, Way)> {
+    let (before, after) = reached.split_at(reached.partition_point(|(replica, _)| Some(*replica) <= last));
+    after.iter().chain(before).find(|(replica, _)| lacks(*replica))
 }
 
 async fn park(link: Arc<Link>, way: Way, slot: Slot) {

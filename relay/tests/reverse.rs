@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use securelink_pki::testing::Organization;
-use securelink_relay::wire::{Message, Role, Want};
+use securelink_relay::wire::{Message, ReplicaId, Role, Want};
 use support::acceptor::{Acceptor, control};
+use support::intruder::Heard;
 use support::{PATIENCE, Side, endpoint, export, import, link_cut, open, read_to_end, snapshot, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -160,6 +162,59 @@ async fn f87_parked_connections_that_are_used_up_in_a_loop_are_dialed_at_a_bound
     let most = u64::try_from(took.as_millis()).unwrap() * PER_SECOND / 1000 + PER_SECOND;
     assert!(dialed as u64 <= most + 1, "{dialed} in {took:?}");
     assert!(shut.relay.report().peer.control_connections > 0, "the link itself stays");
+}
+
+/// The hungry one's name comes first in every order of names; the other one asks when the hungry one has all there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f87_a_replica_that_uses_up_all_that_is_parked_starves_no_sibling() {
+    const WANTED: u16 = 32;
+    const A_SECONDS_WORTH: usize = 64;
+    let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
+    let for_open = snapshot(&org_open, &org_shut);
+    let used_up = watch::Sender::new(0_usize);
+    let (counted, declared) = (used_up.clone(), for_open.clone());
+    let hungry = Acceptor::replica(ReplicaId([0; 16]), (&org_open, &org_shut), &for_open, move |role, mut caller| {
+        let (counted, declared) = (counted.clone(), declared.clone());
+        async move {
+            match role {
+                Role::Control => {
+                    caller.say(&Message::Want(Want { count: u16::MAX })).await;
+                    control(caller, declared).await;
+                }
+                Role::Reverse => counted.send_modify(|count| *count += 1),
+                Role::Forward => {}
+            }
+        }
+    })
+    .await;
+    let parked = watch::Sender::new(0_u16);
+    let (held, eaten, declared) = (parked.clone(), used_up.clone(), for_open.clone());
+    let modest = Acceptor::replica(ReplicaId([9; 16]), (&org_open, &org_shut), &for_open, move |role, mut caller| {
+        let (held, eaten, declared) = (held.clone(), eaten.clone(), declared.clone());
+        async move {
+            match role {
+                Role::Control => {
+                    let before = *eaten.borrow();
+                    eaten.subscribe().wait_for(|now| *now >= before + A_SECONDS_WORTH).await.unwrap();
+                    caller.say(&Message::Want(Want { count: WANTED })).await;
+                    control(caller, declared).await;
+                }
+                Role::Reverse => {
+                    held.send_modify(|count| *count += 1);
+                    while caller.hear_for_ever().await != Heard::End {}
+                }
+                Role::Forward => {}
+            }
+        }
+    })
+    .await;
+    let mut for_shut = snapshot(&org_shut, &org_open);
+    for_shut.listen = None;
+    for_shut.peer.endpoints = vec![hungry.endpoint.clone(), modest.endpoint.clone()];
+    let _shut = Side::start(&org_shut, &org_open.domain, for_shut).await;
+    let mut parked = parked.subscribe();
+    let served = timeout(PATIENCE, parked.wait_for(|count| *count >= WANTED)).await;
+    served.expect("the modest one has what it wants").unwrap();
 }
 
 /// The side that dials restarts: its partner's clients are served again without doing anything.

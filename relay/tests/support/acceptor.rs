@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use securelink_pki::testing::Organization;
 use securelink_pki::tls::{Credentials, Options, server_config};
-use securelink_relay::wire::{ALPN, Message, Role};
+use securelink_relay::wire::{ALPN, Hello, Message, ReplicaId, Role};
 use securelink_relay_config::{Endpoint, Snapshot};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -30,6 +30,19 @@ impl Acceptor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::replica(ReplicaId([7; 16]), (own, peer), snapshot, serve).await
+    }
+
+    /// The same as the replica of that name.
+    pub async fn replica<F>(
+        replica: ReplicaId,
+        (own, peer): (&Organization, &Organization),
+        snapshot: &Snapshot,
+        serve: impl Fn(Role, Intruder) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let ours = Credentials::new(&own.leaf_to(&peer.domain), &own.transitions, None).unwrap();
         let options = Options { alpn: vec![ALPN.to_vec()], allow_classical: false, clock: TestClock::new().clock() };
         let tls = TlsAcceptor::from(server_config(&ours, &own.trusts(peer), &options).unwrap());
@@ -46,7 +59,8 @@ impl Acceptor {
                     let Ok(stream) = tls.accept(socket).await else { return };
                     let mut caller = Intruder { stream: stream.into() };
                     let Heard::Message(Message::Hello(said)) = caller.hear().await else { return };
-                    caller.say(&hello(said.role, &domain, &head)).await;
+                    let Message::Hello(answer) = hello(said.role, &domain, &head) else { return };
+                    caller.say(&Message::Hello(Hello { replica, ..answer })).await;
                     serve(said.role, caller).await;
                 });
             }
