@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::frames::Fault;
+use crate::limits::Bucket;
 use crate::link::Link;
 use crate::view::View;
 use crate::wire::{Code, Drain, Message, Peers, Ping, ReplicaId, Side, Want};
@@ -18,6 +19,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const DEAD_AFTER: Duration = Duration::from_millis(2_500);
 /// After so long, two heartbeats, others are given the new streams.
 const OVERDUE_AFTER: Duration = Duration::from_secs(1);
+/// PEERS obeyed at once; of more in a second the last is obeyed at the next heartbeat. Each costs a look at all replicas.
+const PEERS_PER_SECOND: u32 = 4;
 
 /// Returns once the way to the peer, our certificate or our trust is another, or the relay stops.
 pub(crate) async fn changed(link: &Link, before: &View) {
@@ -88,6 +91,7 @@ async fn talk(link: &Arc<Link>, connection: &mut Connection) -> Failure {
             }
             () = sleep_until(state.heard + DEAD_AFTER) => return Failure::Dead(DEAD_AFTER),
             _ = heartbeat.tick() => {
+                state.obey_peers(link, connection);
                 if state.asked.is_some_and(|asked| asked.elapsed() > OVERDUE_AFTER) {
                     link.replicas.overdue(connection.facts.replica);
                 }
@@ -112,12 +116,25 @@ struct Talk {
     nonce: u64,
     /// What the last WANT said.
     wanted: u32,
+    /// PEERS that may still be obeyed at once, and what the last one said that was not.
+    peers: Bucket,
+    unheard: Option<Peers>,
 }
 
 impl Talk {
     fn new() -> Self {
         let named = Arc::default();
-        Self { declared: None, drained: false, named, heard: Instant::now(), asked: None, nonce: 0, wanted: 0 }
+        Self {
+            declared: None,
+            drained: false,
+            named,
+            heard: Instant::now(),
+            asked: None,
+            nonce: 0,
+            wanted: 0,
+            peers: Bucket::default(),
+            unheard: None,
+        }
     }
 
     /// The declaration goes before its head, so that no OPEN waits for it.
@@ -154,6 +171,12 @@ impl Talk {
         Ok(())
     }
 
+    fn obey_peers(&mut self, link: &Link, connection: &Connection) {
+        if let Some(peers) = self.unheard.take() {
+            link.replicas.names(connection.facts.replica, peers.replicas);
+        }
+    }
+
     fn hear(&mut self, link: &Link, connection: &mut Connection, message: Message) -> Result<(), Failure> {
         self.heard = Instant::now();
         link.peer().last_heard = Some(self.heard);
@@ -175,7 +198,12 @@ impl Talk {
                 }
             }
             Message::Want(want) => link.reverse.heard_want(connection.facts.replica, want.count),
-            Message::Peers(peers) => link.replicas.names(connection.facts.replica, peers.replicas),
+            Message::Peers(peers) => {
+                self.unheard = Some(peers);
+                if self.peers.admit(PEERS_PER_SECOND, self.heard) {
+                    self.obey_peers(link, connection);
+                }
+            }
             Message::Drain(_) => link.leaves(&connection.facts),
             Message::Bye(bye) if bye.code == Code::TrustChanged => return Err(Failure::TrustChanged),
             Message::Bye(bye) => return Err(Failure::of_bye(&bye)),

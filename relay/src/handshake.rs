@@ -37,7 +37,9 @@ pub(crate) async fn connect(link: &Arc<Link>, role: Role) -> Result<Connection, 
     let mut last = Failure::NoEndpoint;
     for at in (0..endpoints.len()).map(|step| (first + step) % endpoints.len()) {
         let found = link.names.ways(&view.snapshot, &endpoints[at]).await;
-        for way in &found.ways {
+        let mut ways = found.ways;
+        ways.sort_by_key(|way| link.replicas.is_failing(way));
+        for way in &ways {
             match connect_by(link, way, role).await {
                 Ok(connection) => {
                     link.preferred.store(at, Ordering::Relaxed);
@@ -55,6 +57,12 @@ pub(crate) async fn connect(link: &Arc<Link>, role: Role) -> Result<Connection, 
 /// Dials the peer by one way.
 pub(crate) async fn connect_by(link: &Arc<Link>, way: &Way, role: Role) -> Result<Connection, Failure> {
     let connected = try_way(link, way, role).await;
+    match &connected {
+        Ok(_) => link.replicas.worked(way),
+        // That we have too little says nothing of the way.
+        Err(Failure::Shortage(_)) => {}
+        Err(_) => link.replicas.failed(way),
+    }
     if let Err(failure) = &connected {
         tracing::debug!(link = %link.name, %way, reason = failure.reason(), %failure, "dialing failed");
     }

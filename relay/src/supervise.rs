@@ -118,6 +118,8 @@ struct Keeper {
     wait: Duration,
     /// Looks in a row that met nobody new.
     misses: u32,
+    /// Reasons to look anew that are known.
+    reasons: u64,
 }
 
 /// What a dial brought.
@@ -137,6 +139,7 @@ impl Keeper {
             held: JoinSet::new(),
             wait: BACKOFF.0,
             misses: 0,
+            reasons: link.replicas.reasons(),
         }
     }
 
@@ -182,12 +185,17 @@ impl Keeper {
     /// Waits until it is time to dial again.
     async fn pause(&mut self, view: &View, dialed: &Dialed) {
         let link = Arc::clone(&self.link);
-        let since = Instant::now();
+        // Once: who causes news must not roll the dice again.
+        let (since, part) = (Instant::now(), jitter());
         let mut news = link.replicas.news();
-        let mut looked_for = (link.replicas.is_one_missing(), link.replicas.losses());
         loop {
+            let reasons = link.replicas.reasons();
+            if std::mem::replace(&mut self.reasons, reasons) != reasons {
+                // Who is named now, or was reached by another way before, may be behind this one.
+                self.misses = 0;
+            }
             let wait = if self.held.is_empty() && matches!(dialed, Dialed::Failed) { self.wait } else { self.look() };
-            let due = since + jittered(wait);
+            let due = since + wait.mul_f64(part);
             tokio::select! {
                 () = sleep_until(due), if !link.replicas.is_full() || self.held.is_empty() => {
                     if matches!(dialed, Dialed::Failed) {
@@ -196,14 +204,7 @@ impl Keeper {
                     return;
                 }
                 Some(ended) = self.held.join_next() => return self.lost(view, ended.ok()).await,
-                _ = news.changed() => {
-                    let now = (link.replicas.is_one_missing(), link.replicas.losses());
-                    if (now.0 && !looked_for.0) || now.1 != looked_for.1 {
-                        // Who is named now, or was reached by another way before, may be behind this one.
-                        self.misses = 0;
-                    }
-                    looked_for = now;
-                }
+                _ = news.changed() => {}
                 () = control::changed(&link, view), if self.held.is_empty() => {
                     self.wait = BACKOFF.0;
                     return;
@@ -247,5 +248,9 @@ impl Keeper {
 
 /// Many relays must not dial in step.
 fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(0.5 + fastrand::f64() / 2.0)
+    wait.mul_f64(jitter())
+}
+
+fn jitter() -> f64 {
+    0.5 + fastrand::f64() / 2.0
 }

@@ -9,9 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{PATIENCE, Replicas, Side, endpoint, import, read_to_end, served, turned_away};
+use securelink_pki::testing::Organization;
+use securelink_relay::wire::{Message, Peers, ReplicaId, Role};
+use support::acceptor::Acceptor;
+use support::{PATIENCE, Replicas, Side, endpoint, import, read_to_end, served, snapshot, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Which of `targets` serve a few clients of `address` that are there at the same time.
@@ -110,6 +114,41 @@ async fn a_replica_that_peers_names_is_looked_for_until_it_is_met() {
         side.relay.introduce(ids.clone());
     }
     all.until_met().await;
+}
+
+/// A peer that names one who is not there, takes it back and names it again, for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f47_a_peer_that_names_and_unnames_replicas_is_not_dialed_ever_again_for_it() {
+    // Looks come after 0.2 s, 0.4 s and so on, or after half of that at the least.
+    const LOOKS: usize = 5;
+    const AT_LEAST: Duration = Duration::from_millis(200 * (1 + 2 + 4 + 8 + 16) / 2);
+    let (org_a, org_b) = (Organization::new("a.example"), Organization::new("b.example"));
+    let dials = watch::Sender::new(0_usize);
+    let counted = dials.clone();
+    let hostile = Acceptor::start((&org_b, &org_a), &snapshot(&org_b, &org_a), move |role, mut caller| {
+        let counted = counted.clone();
+        async move {
+            let is_first = role == Role::Control && *counted.borrow() == 0;
+            counted.send_modify(|dials| *dials += usize::from(role == Role::Control));
+            if is_first {
+                for number in 0_u64.. {
+                    let named = if number % 2 == 0 { vec![ReplicaId([9; 16])] } else { vec![] };
+                    caller.say(&Message::Peers(Peers { replicas: named })).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    })
+    .await;
+    let mut for_a = snapshot(&org_a, &org_b);
+    for_a.peer.endpoints = vec![hostile.endpoint.clone()];
+    let _a = Side::start(&org_a, &org_b.domain, for_a).await;
+    let mut dials = dials.subscribe();
+    let mut times = async |number| timeout(PATIENCE, dials.wait_for(|dials| *dials >= number)).await.map(drop);
+    times(1).await.expect("it is dialed");
+    let start = Instant::now();
+    times(1 + LOOKS).await.expect("it is looked for the one it names");
+    assert!(start.elapsed() >= AT_LEAST, "{LOOKS} looks in {:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

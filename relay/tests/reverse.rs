@@ -167,7 +167,7 @@ async fn f87_parked_connections_that_are_used_up_in_a_loop_are_dialed_at_a_bound
 /// The hungry one's name comes first in every order of names; the other one asks when the hungry one has all there is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f87_a_replica_that_uses_up_all_that_is_parked_starves_no_sibling() {
-    const WANTED: u16 = 32;
+    const WANTED: u16 = 16;
     const A_SECONDS_WORTH: usize = 64;
     let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
     let for_open = snapshot(&org_open, &org_shut);

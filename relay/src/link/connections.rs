@@ -80,9 +80,10 @@ impl Link {
 
     /// A replica of the peer's says that it goes away: it carries its streams to their end and is given no other.
     pub(crate) fn leaves(&self, facts: &Facts) {
-        self.replicas.drains(facts.replica);
-        self.pool.discard(facts.replica);
-        self.bump_soon();
+        if self.replicas.drains(facts.replica) {
+            self.pool.discard(facts.replica);
+            self.bump_soon();
+        }
     }
 
     /// Whether a replica is to be given no stream, and so no connection with it is to be kept.
