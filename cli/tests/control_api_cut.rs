@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
 use relay_support::pod::{Relay, pair};
-use relay_support::{exchange, link};
+use relay_support::{exchange, link, until};
 use securelink_relay_config::control::{CutOrder, CutReply};
 use securelink_relay_config::{Cut, CutScope, LinkState};
 use serde_json::json;
@@ -76,6 +76,20 @@ impl TinyDisk {
         Self(child)
     }
 
+    /// What a relay is started with, to have this disk.
+    fn wrapper(&self) -> Vec<String> {
+        ["nsenter", "-m", "-t", &self.0.id().to_string()].map(str::to_owned).to_vec()
+    }
+
+    /// Takes all room; what is written next has so many bytes at least.
+    fn fill(&self, at: &std::path::Path, left: u64) -> std::path::PathBuf {
+        let filler = self.path(at).join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 512]).is_ok() {}
+        file.set_len(file.metadata().unwrap().len() - left).unwrap();
+        filler
+    }
+
     fn path(&self, at: &std::path::Path) -> std::path::PathBuf {
         std::path::PathBuf::from(format!("/proc/{}/root{}", self.0.id(), at.display()))
     }
@@ -97,12 +111,10 @@ async fn f65_on_a_full_disk_a_cut_is_in_force_and_the_status_says_that_it_is_not
     let (mut a, b) = pair().await;
     a.pod.kill();
     let disk = TinyDisk::new(&a.pod.scratch().display().to_string());
-    a.pod.wrapper = ["nsenter", "-m", "-t", &disk.0.id().to_string()].map(str::to_owned).to_vec();
+    a.pod.wrapper = disk.wrapper();
     a.pod.start();
     let mut stream = b.stream().await;
-    let filler = disk.path(&a.pod.scratch()).join("filler");
-    let mut file = fs::File::create(&filler).unwrap();
-    while file.write_all(&[0; 512]).is_ok() {}
+    let filler = disk.fill(&a.pod.scratch(), 0);
 
     assert_eq!(cut(&a, "LinkCut/1", 1).await, CutReply { fresh: true, ended: 1, stored: false });
     stream.read_to_end(&mut Vec::new()).await.expect_err("the cut is in force all the same");
@@ -112,12 +124,45 @@ async fn f65_on_a_full_disk_a_cut_is_in_force_and_the_status_says_that_it_is_not
     assert!(status.faults[0].message.contains("space"), "{:?}", status.faults);
 
     // As soon as there is room it is kept, without anybody asking.
-    drop(file);
     fs::remove_file(&filler).unwrap();
     a.until("the cut is kept", |status| status.faults.is_empty()).await;
     a.pod.kill();
     a.pod.start();
     assert_eq!(a.status().await.report.cuts, ["LinkCut/1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f65_a_cut_stays_kept_while_the_disk_has_no_room_for_the_snapshot_that_acknowledges_it() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a tiny file system");
+        return;
+    }
+    let (mut a, _b) = pair().await;
+    a.pod.kill();
+    let disk = TinyDisk::new(&a.pod.scratch().display().to_string());
+    a.pod.wrapper = disk.wrapper();
+    a.pod.start();
+    assert!(cut(&a, "LinkCut/1", 1).await.stored);
+    // A page is room for the cuts, and none for so much.
+    let filler = disk.fill(&a.pod.scratch(), 4096);
+    let acknowledged = |snapshot: &mut securelink_relay_config::Snapshot| {
+        snapshot.seen.extend((1..200).map(|number| (format!("LinkCut/{number}"), 1)));
+    };
+    a.push(acknowledged).await;
+    let status = a.status().await;
+    assert_eq!((status.report.version, status.report.cuts.len()), (2, 0), "what it says is in force");
+    assert_eq!(status.faults[0].reason, "ScratchFailed");
+    a.pod.kill();
+    a.pod.start();
+    let status = a.status().await;
+    assert_eq!((status.report.version, status.report.cuts), (1, vec!["LinkCut/1".to_owned()]), "and was not kept");
+
+    fs::remove_file(&filler).unwrap();
+    a.push(acknowledged).await;
+    assert!(a.status().await.report.cuts.is_empty());
+    let kept = || fs::read_to_string(disk.path(&a.pod.scratch()).join("cuts.json")).unwrap();
+    until("the cut is dropped, its acknowledgement being kept", async || (!kept().contains("LinkCut")).then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -122,6 +122,8 @@ pub(crate) struct Drain {
 struct Written {
     credentials: Credentials,
     book: CutBook,
+    /// What the store holds: beside the book what the snapshot acknowledges, until that is kept itself.
+    stored: CutBook,
     rejected: Option<ErrorReport>,
 }
 
@@ -136,6 +138,8 @@ pub(crate) struct Parts {
     pub(crate) view: View,
     pub(crate) credentials: Credentials,
     pub(crate) book: CutBook,
+    /// What the store holds.
+    pub(crate) stored: CutBook,
     pub(crate) latch: Latch,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
@@ -155,7 +159,12 @@ impl Link {
         Arc::new(Self {
             name: parts.view.snapshot.link.clone(),
             view: ArcSwap::from_pointee(parts.view),
-            writing: Mutex::new(Written { credentials: parts.credentials, book: parts.book, rejected: None }),
+            writing: Mutex::new(Written {
+                credentials: parts.credentials,
+                book: parts.book,
+                stored: parts.stored,
+                rejected: None,
+            }),
             generation: watch::Sender::new(0),
             changes: watch::Sender::new(0),
             rounds: Bucket::default(),

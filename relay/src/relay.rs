@@ -48,7 +48,7 @@ pub struct Setup {
 pub struct Memory {
     /// Agreements seen to end.
     pub latch: Latch,
-    /// Cuts that no snapshot has acknowledged.
+    /// Cuts that no snapshot has acknowledged which is kept itself; see [`Relay::kept`].
     pub cuts: CutBook,
 }
 
@@ -152,7 +152,8 @@ impl Relay {
         let listeners = Listeners::default();
         let bound = listeners.bind(&setup.snapshot)?;
         let snapshot = Arc::new(setup.snapshot);
-        let mut book = setup.memory.cuts;
+        let stored = setup.memory.cuts;
+        let mut book = stored.clone();
         book.reconcile(&snapshot);
         let cuts = book.effective(&snapshot);
         let view = View::new(Arc::clone(&snapshot), cuts, &setup.credentials, &setup.clock, None)?;
@@ -160,6 +161,7 @@ impl Relay {
             view,
             credentials: setup.credentials,
             book,
+            stored,
             latch: setup.memory.latch,
             store: setup.store,
             clock: setup.clock,
@@ -222,6 +224,12 @@ impl Relay {
         *locked(&self.0.addresses) = listeners.addresses(&snapshot);
         self.0.link.changed();
         Ok(())
+    }
+
+    /// Says that a restart will find the snapshot of this version. Only then cuts that it acknowledges are no longer stored:
+    /// under an older one they have to hold.
+    pub fn kept(&self, version: u64) {
+        self.0.link.kept(version);
     }
 
     /// Records why something was refused before it came here; what is in force stays.

@@ -90,6 +90,24 @@ async fn a_cut_is_kept_over_a_restart_until_a_newer_snapshot_releases_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_is_stored_until_the_snapshot_that_acknowledges_it_is() {
+    let mut pair = Pair::ready().await;
+    let held = |pair: &Pair| pair.a.store.cuts.lock().unwrap().stored().map(|cut| cut.id.clone()).collect::<Vec<_>>();
+    pair.a.relay.cut(link_cut("LinkCut/1", 1)).await;
+    pair.a.adopt(|snapshot| snapshot.released.push("LinkCut/1".to_owned())).await;
+    pair.a.until_ready().await;
+    assert_eq!(held(&pair), ["LinkCut/1"], "a restart would find the snapshot before");
+    pair.a.relay.cut(link_cut("LinkCut/2", 1)).await;
+    assert_eq!(held(&pair), ["LinkCut/1", "LinkCut/2"]);
+    let acknowledging = pair.a.snapshot.version;
+    pair.a.relay.kept(acknowledging - 1);
+    assert_eq!(held(&pair), ["LinkCut/1", "LinkCut/2"], "another one was kept");
+    pair.a.relay.kept(acknowledging);
+    assert_eq!(held(&pair), ["LinkCut/2"]);
+    assert_eq!(pair.a.relay.report().cuts, ["LinkCut/2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_of_one_service_leaves_the_others() {
     let pair = Pair::ready().await;
     let (mut to_a, mut service_a) = pair.stream_to_a().await;

@@ -53,6 +53,8 @@ impl Process {
             self.boot(mounted.as_ref().ok(), config.as_ref().ok()).await;
         }
         let Some(running) = self.0.running.get() else { return };
+        // What could not be written when it was adopted may be by now.
+        running.relay.kept(self.0.scratch.kept());
         if let Ok(bytes) = config {
             self.reread(running, &bytes, &mut judged).await;
         }
@@ -106,7 +108,7 @@ impl Process {
         })
         .await?;
         self.settle(Place::Leaf);
-        self.keep(&snapshot).await;
+        self.keep(&relay, &snapshot).await;
         // Without its controller a relay still carries what it may.
         let guard = self.guard(credentials, &snapshot.control_cas, None).unwrap_or_else(|error| {
             self.fault(Place::Control, "ControlCaFailed", &error);
@@ -181,7 +183,7 @@ impl Process {
             .map_err(|error| refuse(Refused::new(Refusing::MalformedSnapshot, &error)))?;
         relay.adopt(snapshot.clone()).await.map_err(|error| not_adopted(&error))?;
         if snapshot.version > before {
-            self.keep(&snapshot).await;
+            self.keep(relay, &snapshot).await;
             self.admit(running, Installed { cas: snapshot.control_cas, guard, ..installed });
             self.settle(Place::Control);
             tracing::info!(link = %snapshot.link, version = snapshot.version, "another configuration is in force");
@@ -190,9 +192,10 @@ impl Process {
     }
 
     /// Keeps what was adopted for the next process. What could not be written is among the faults.
-    async fn keep(&self, snapshot: &Snapshot) {
+    async fn keep(&self, relay: &Relay, snapshot: &Snapshot) {
         let (scratch, snapshot) = (self.0.scratch.clone(), snapshot.clone());
         let _ = tokio::task::spawn_blocking(move || scratch.save_snapshot(&snapshot)).await;
+        relay.kept(self.0.scratch.kept());
     }
 
     fn install_pem(&self, running: &Running, pem: &LeafPem) -> Result<(), Refused> {

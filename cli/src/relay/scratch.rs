@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,15 @@ struct Shared {
     dir: PathBuf,
     desk: Mutex<BTreeMap<&'static str, Sheet>>,
     moved: Condvar,
+    /// The version of the snapshot that is on disk.
+    kept: AtomicU64,
 }
 
 /// What a file is to hold, and does not yet.
 struct Sheet {
     bytes: Vec<u8>,
+    /// Of a snapshot, its version.
+    version: Option<u64>,
     /// Why the last try failed.
     fault: Option<ErrorReport>,
     /// These very bytes were tried.
@@ -53,7 +58,12 @@ struct Sheet {
 impl Scratch {
     /// Takes the folder. Whether it can be written shows when something has to be.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        let shared = Arc::new(Shared { dir: dir.to_owned(), desk: Mutex::default(), moved: Condvar::new() });
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            desk: Mutex::default(),
+            moved: Condvar::new(),
+            kept: AtomicU64::new(0),
+        });
         let writer = Arc::clone(&shared);
         std::thread::Builder::new().name("scratch".to_owned()).spawn(move || writer.write())?;
         Ok(Self(shared))
@@ -87,7 +97,12 @@ impl Scratch {
     /// Keeps a snapshot that was adopted.
     pub(crate) fn save_snapshot(&self, snapshot: &Snapshot) {
         // What went wrong is among the faults.
-        let _ = self.save(SNAPSHOT, snapshot.to_bytes());
+        let _ = self.save(SNAPSHOT, snapshot.to_bytes(), Some(snapshot.version));
+    }
+
+    /// The version of the last snapshot that was written; 0 before the first.
+    pub(crate) fn kept(&self) -> u64 {
+        self.0.kept.load(Ordering::Acquire)
     }
 
     /// Whether every cut is on disk.
@@ -105,14 +120,14 @@ impl Scratch {
     }
 
     fn save_json(&self, name: &'static str, value: &impl Serialize) -> io::Result<()> {
-        self.save(name, serde_json::to_vec_pretty(value)?)
+        self.save(name, serde_json::to_vec_pretty(value)?, None)
     }
 
     /// Gives bytes to the writer and waits a moment for it.
-    fn save(&self, name: &'static str, bytes: Vec<u8>) -> io::Result<()> {
+    fn save(&self, name: &'static str, bytes: Vec<u8>, version: Option<u64>) -> io::Result<()> {
         let mut desk = self.desk();
         let fault_before = desk.remove(name).and_then(|sheet| sheet.fault);
-        desk.insert(name, Sheet { bytes, fault: fault_before, tried: false, due: Instant::now() });
+        desk.insert(name, Sheet { bytes, version, fault: fault_before, tried: false, due: Instant::now() });
         self.0.moved.notify_all();
         let waiting = |desk: &mut BTreeMap<&'static str, Sheet>| desk.get(name).is_some_and(|sheet| !sheet.tried);
         let (mut desk, late) =
@@ -155,7 +170,12 @@ impl Shared {
         // Other bytes may have come meanwhile: they are due themselves.
         if let Some(sheet) = desk.get_mut(name).filter(|sheet| sheet.bytes == bytes) {
             match written {
-                Ok(()) => drop(desk.remove(name)),
+                Ok(()) => {
+                    if let Some(version) = sheet.version {
+                        self.kept.store(version, Ordering::Release);
+                    }
+                    desk.remove(name);
+                }
                 Err(error) => {
                     if sheet.fault.is_none() {
                         tracing::error!(%error, "scratch cannot be written; what it should hold is in force until this process ends");

@@ -72,6 +72,7 @@ async fn start(shared: &Arc<Shared>, decided: &Decided<'_>, snapshot: &Snapshot)
     };
     match Relay::start(setup).await {
         Ok(relay) => {
+            relay.kept(snapshot.version);
             let watched = CancellationToken::new();
             shared.watch(decided.link, &relay, watched.clone());
             Applied { running: Some(Running { relay, installed, watched }), changed: true, fault: None }
@@ -84,7 +85,11 @@ async fn change(decided: &Decided<'_>, snapshot: &Snapshot, mut running: Running
     let mut applied = Applied::unchanged(None);
     if running.relay.snapshot().version != snapshot.version {
         match running.relay.adopt(snapshot.clone()).await {
-            Ok(()) => applied.changed = true,
+            Ok(()) => {
+                // Orders are kept apart, and taken back by the runtime itself.
+                running.relay.kept(snapshot.version);
+                applied.changed = true;
+            }
             Err(error) => {
                 applied.fault = Some(error.to_string());
                 applied.changed = adopt_the_rest(snapshot, &running.relay).await;

@@ -16,9 +16,7 @@ impl Link {
     pub(crate) fn replace(&self, snapshot: Snapshot) -> Result<(), TlsError> {
         let mut written = locked(&self.writing);
         let snapshot = Arc::new(snapshot);
-        if written.book.reconcile(&snapshot) {
-            self.save_cuts(&written.book);
-        }
+        written.book.reconcile(&snapshot);
         self.metrics.version.set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
         if snapshot.peer.protocol != self.view().snapshot.peer.protocol {
             // What was heard by one protocol says nothing in the other.
@@ -26,6 +24,16 @@ impl Link {
         }
         written.rejected = None;
         self.publish(&written, snapshot)
+    }
+
+    /// The snapshot of this version will be read back after a restart: if it is still in force, no cut that it acknowledges
+    /// has to be kept beside it. Until then a restart may find an older one, under which they have to hold.
+    pub(crate) fn kept(&self, version: u64) {
+        let mut written = locked(&self.writing);
+        if self.view().snapshot.version == version && written.stored != written.book {
+            written.stored = written.book.clone();
+            self.save_cuts(&written.stored);
+        }
     }
 
     /// Takes another leaf in.
@@ -56,9 +64,10 @@ impl Link {
         let fresh = {
             let mut written = locked(&self.writing);
             let snapshot = Arc::clone(&self.view().snapshot);
-            let fresh = written.book.admit(cut, &snapshot);
+            let fresh = written.book.admit(cut.clone(), &snapshot);
             if fresh {
-                self.save_cuts(&written.book);
+                written.stored.restore(cut);
+                self.save_cuts(&written.stored);
                 if let Err(error) = self.publish(&written, snapshot) {
                     tracing::error!(link = %self.name, %error, "the cut could not be put in force");
                 }
