@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli_support;
+mod hanging_disk;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -11,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cli_support::{Ran, command, securelink};
+use hanging_disk::HangingDisk;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,6 +27,7 @@ struct Side {
     held: Option<TcpListener>,
     child: Option<Child>,
     started: Value,
+    disk: HangingDisk,
 }
 
 impl Side {
@@ -33,7 +36,8 @@ impl Side {
         fs::create_dir(folder.path().join("yaml")).unwrap();
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = held.local_addr().unwrap().port();
-        let side = Self { folder, name, port, held: Some(held), child: None, started: Value::Null };
+        let side =
+            Self { folder, name, port, held: Some(held), child: None, started: Value::Null, disk: HangingDisk::new() };
         side.write("identity.yaml", &format!(
             "apiVersion: securelink.dev/v1alpha1\nkind: LinkIdentity\nmetadata: {{name: default, namespace: test}}\n\
              spec: {{trustDomain: {name}.example, issuer: {{builtIn: {{}}}}}}\n"
@@ -66,7 +70,9 @@ impl Side {
         let yaml: PathBuf = self.folder.path().join("yaml");
         let line =
             ["run", "-f", yaml.to_str().unwrap(), "--state-dir", &self.state(), "--allow-loopback-peers", "-o", "json"];
-        let mut child = command(&[&line, more].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = command(&[&line, more].concat());
+        command.envs(self.disk.env()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut text = String::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         while !text.ends_with("}\n") || serde_json::from_str::<Value>(&text).is_err() {
@@ -209,6 +215,21 @@ fn a_cut_ordered_while_no_process_runs_holds_when_one_starts() {
     assert_eq!(condition(&one.ask(&["status", "-o", "json"]).expect(1).json(), "Agreed")["reason"], "CutHere");
     one.ask(&["resume", "other"]).expect(0);
     other.until(&["status"], |ran| ran.code == 0);
+}
+
+#[test]
+fn f65_a_cut_by_command_is_in_force_while_the_disk_hangs_and_acknowledged_once_it_goes_on() {
+    let (one, other) = linked();
+    one.disk.hang();
+    let state = one.state();
+    let cut = move || securelink(&["cut", "other", "--reason", "drill", "--state-dir", &state]);
+    let cutting = std::thread::spawn(cut);
+    one.until(&["status"], |ran| ran.out.contains("Agreed: CutHere"));
+    other.until(&["status"], |ran| ran.out.contains("Agreed: CutByPeer"));
+    assert!(!cutting.is_finished());
+    one.disk.go_on();
+    cutting.join().unwrap().expect(0);
+    one.ask(&["resume", "other"]).expect(0);
 }
 
 #[test]

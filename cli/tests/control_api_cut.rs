@@ -2,12 +2,15 @@
 //! relays together.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod hanging_disk;
 mod relay_support;
 
 use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use hanging_disk::HangingDisk;
 use relay_support::pod::{Relay, pair};
 use relay_support::{exchange, link, until};
 use securelink_relay_config::control::{CutOrder, CutReply};
@@ -15,6 +18,7 @@ use securelink_relay_config::{Cut, CutScope, LinkState};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 fn order(id: &str, revision: u64) -> CutOrder {
     let cut = Cut { id: id.to_owned(), revision, scope: CutScope::Link, reason: "incident 114".to_owned() };
@@ -163,6 +167,46 @@ async fn f65_a_cut_stays_kept_while_the_disk_has_no_room_for_the_snapshot_that_a
     let kept = || fs::read_to_string(disk.path(&a.pod.scratch()).join("cuts.json")).unwrap();
     until("the cut is dropped, its acknowledgement being kept", async || (!kept().contains("LinkCut")).then_some(()))
         .await;
+}
+
+/// What a cut is given (promise P4).
+const A_SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f65_ten_cuts_on_a_disk_that_hangs_are_each_in_force_within_a_second_and_kept_once_it_goes_on() {
+    let (mut a, b) = pair().await;
+    a.pod.kill();
+    let disk = HangingDisk::new();
+    a.pod.wrapper = vec!["env".to_owned()];
+    a.pod.wrapper.extend(disk.env().map(|(name, value)| format!("{name}={}", value.display())));
+    a.pod.start();
+    let mut stream = b.stream().await;
+    disk.hang();
+    let start = Instant::now();
+    let mut cuts = JoinSet::new();
+    for number in 0..10 {
+        let (controller, order) = (a.controller(), order(&format!("LinkCut/{number}"), 1));
+        cuts.spawn(async move { (controller.done("POST", "/v1/cut", &order).await, start.elapsed()) });
+    }
+    let mut ended = 0;
+    while let Some(done) = cuts.join_next().await {
+        let (reply, took) = done.unwrap();
+        let reply: CutReply = serde_json::from_value(reply).unwrap();
+        assert!(took <= A_SECOND, "the acknowledgement took {took:?}");
+        assert!(reply.fresh && !reply.stored, "{reply:?}");
+        ended = ended.max(reply.ended);
+    }
+    assert_eq!(ended, 1);
+    stream.read_to_end(&mut Vec::new()).await.expect_err("the cut is in force all the same");
+    let status = a.status().await;
+    assert!(status.faults[0].message.contains("disk"), "{:?}", status.faults);
+
+    disk.go_on();
+    a.until("the cuts are kept", |status| status.faults.is_empty()).await;
+    assert!(cut(&a, "LinkCut/10", 1).await.stored);
+    a.pod.kill();
+    a.pod.start();
+    assert_eq!(a.status().await.report.cuts.len(), 11);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,11 +52,12 @@ pub struct Memory {
     pub cuts: CutBook,
 }
 
-/// Where a relay keeps its [`Memory`]. Called seldom; what it was given is durable when it returns.
+/// Where a relay keeps its [`Memory`]. Called seldom.
 pub trait Store: Send + Sync {
-    /// Keeps the ends of agreements.
+    /// Keeps the ends of agreements. Called where a disk may be waited for.
     fn save_latch(&self, latch: &Latch) -> io::Result<()>;
-    /// Keeps the cuts, in place of those kept before.
+    /// Takes the cuts to keep, in place of those taken before; an error if it cannot. Called in the midst of a cut, which the
+    /// next one waits for: must not wait for a disk.
     fn save_cuts(&self, cuts: &CutBook) -> io::Result<()>;
 }
 

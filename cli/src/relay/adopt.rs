@@ -193,8 +193,7 @@ impl Process {
 
     /// Keeps what was adopted for the next process. What could not be written is among the faults.
     async fn keep(&self, relay: &Relay, snapshot: &Snapshot) {
-        let (scratch, snapshot) = (self.0.scratch.clone(), snapshot.clone());
-        let _ = tokio::task::spawn_blocking(move || scratch.save_snapshot(&snapshot)).await;
+        self.0.scratch.save_snapshot(snapshot).await;
         relay.kept(self.0.scratch.kept());
     }
 

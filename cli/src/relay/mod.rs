@@ -180,6 +180,7 @@ impl Process {
         }
         inner.closed.cancel();
         inner.tasks.wait().await;
+        inner.scratch.flush().await;
     }
 
     /// Everything that is wrong and was not put right yet.

@@ -1,7 +1,8 @@
 //! The scratch folder: what a relay must not forget when its container is started again. No key is ever written here.
 //!
-//! A thread writes; who has something to keep waits for it a moment only. A disk that is full or hangs must hold up neither
-//! a cut nor a stream: what could not be written is in force all the same, is said, and is tried again.
+//! A thread writes; who wants to know whether it did waits a moment, and not behind a write that hangs. A disk that is full or
+//! hangs must hold up neither a cut nor a stream: what could not be written is in force all the same, is said, and is tried
+//! again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use securelink_relay::{Memory, Store};
 use securelink_relay_config::{Cut, CutBook, CutScope, ErrorReport, Latch, Snapshot};
-use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::state::files;
 
@@ -36,10 +38,27 @@ pub(crate) struct Scratch(Arc<Shared>);
 
 struct Shared {
     dir: PathBuf,
-    desk: Mutex<BTreeMap<&'static str, Sheet>>,
-    moved: Condvar,
+    desk: Mutex<Desk>,
+    /// Something is to be written.
+    handed: Condvar,
+    /// Something was tried.
+    turns: watch::Sender<()>,
     /// The version of the snapshot that is on disk.
     kept: AtomicU64,
+}
+
+/// What is to be written, and what the writer does.
+#[derive(Default)]
+struct Desk {
+    sheets: BTreeMap<&'static str, Sheet>,
+    /// Since when it writes what it is at.
+    writing: Option<Instant>,
+}
+
+impl Desk {
+    fn hangs(&self) -> bool {
+        self.writing.is_some_and(|since| since.elapsed() >= DISK)
+    }
 }
 
 /// What a file is to hold, and does not yet.
@@ -61,7 +80,8 @@ impl Scratch {
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             desk: Mutex::default(),
-            moved: Condvar::new(),
+            handed: Condvar::new(),
+            turns: watch::Sender::default(),
             kept: AtomicU64::new(0),
         });
         let writer = Arc::clone(&shared);
@@ -94,10 +114,11 @@ impl Scratch {
         (Memory { latch: latch.unwrap_or_default(), cuts: cuts.unwrap_or_default() }, faults)
     }
 
-    /// Keeps a snapshot that was adopted.
-    pub(crate) fn save_snapshot(&self, snapshot: &Snapshot) {
+    /// Keeps a snapshot that was adopted, and waits a moment for it.
+    pub(crate) async fn save_snapshot(&self, snapshot: &Snapshot) {
+        self.hand(SNAPSHOT, snapshot.to_bytes(), Some(snapshot.version));
         // What went wrong is among the faults.
-        let _ = self.save(SNAPSHOT, snapshot.to_bytes(), Some(snapshot.version));
+        self.written(|name| name == SNAPSHOT).await;
     }
 
     /// The version of the last snapshot that was written; 0 before the first.
@@ -105,76 +126,85 @@ impl Scratch {
         self.0.kept.load(Ordering::Acquire)
     }
 
-    /// Whether every cut is on disk.
-    pub(crate) fn keeps_cuts(&self) -> bool {
-        !self.desk().contains_key(CUTS)
+    /// Whether every cut is on disk, after a moment for those that were handed over just now.
+    pub(crate) async fn keeps_cuts(&self) -> bool {
+        self.written(|name| name == CUTS).await
+    }
+
+    /// Waits a moment for everything that was handed over.
+    pub(crate) async fn flush(&self) {
+        self.written(|_| true).await;
     }
 
     /// What is not written yet, and why.
     pub(crate) fn faults(&self) -> Vec<ErrorReport> {
-        self.desk().values().filter_map(|sheet| sheet.fault.clone()).collect()
+        self.0.desk().sheets.values().filter_map(|sheet| sheet.fault.clone()).collect()
     }
 
-    fn desk(&self) -> MutexGuard<'_, BTreeMap<&'static str, Sheet>> {
-        self.0.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Gives bytes to the writer.
+    fn hand(&self, name: &'static str, bytes: Vec<u8>, version: Option<u64>) {
+        let mut desk = self.0.desk();
+        let fault = desk.sheets.remove(name).and_then(|sheet| sheet.fault);
+        desk.sheets.insert(name, Sheet { bytes, version, fault, tried: false, due: Instant::now() });
+        self.0.handed.notify_all();
     }
 
-    fn save_json(&self, name: &'static str, value: &impl Serialize) -> io::Result<()> {
-        self.save(name, serde_json::to_vec_pretty(value)?, None)
-    }
-
-    /// Gives bytes to the writer and waits a moment for it.
-    fn save(&self, name: &'static str, bytes: Vec<u8>, version: Option<u64>) -> io::Result<()> {
-        let mut desk = self.desk();
-        let fault_before = desk.remove(name).and_then(|sheet| sheet.fault);
-        desk.insert(name, Sheet { bytes, version, fault: fault_before, tried: false, due: Instant::now() });
-        self.0.moved.notify_all();
-        let waiting = |desk: &mut BTreeMap<&'static str, Sheet>| desk.get(name).is_some_and(|sheet| !sheet.tried);
-        let (mut desk, late) =
-            self.0.moved.wait_timeout_while(desk, DISK, waiting).unwrap_or_else(PoisonError::into_inner);
-        let Some(sheet) = desk.get_mut(name) else { return Ok(()) };
-        if late.timed_out() && sheet.fault.is_none() {
-            sheet.fault = Some(fault(&format!("{name} is still being written to scratch; see what holds up the disk")));
+    /// Whether what `meant` is on disk once it was tried, or after a moment. Behind a write that hangs already nobody waits.
+    async fn written(&self, meant: impl Fn(&str) -> bool) -> bool {
+        let mut turns = self.0.turns.subscribe();
+        let tried = || self.0.desk().sheets.iter().all(|(name, sheet)| !meant(name) || sheet.tried);
+        let trying = async { while !tried() && turns.changed().await.is_ok() {} };
+        if !self.0.desk().hangs() {
+            // What it brings is looked at below.
+            let _ = timeout(DISK, trying).await;
         }
-        let why = sheet.fault.as_ref().map(|fault| fault.message.clone()).unwrap_or_default();
-        Err(io::Error::other(why))
+        let mut desk = self.0.desk();
+        let mut left = desk.sheets.iter_mut().filter(|(name, _)| meant(name)).peekable();
+        let written = left.peek().is_none();
+        for (name, sheet) in left.filter(|(_, sheet)| !sheet.tried) {
+            let late = || fault(&format!("{name} is still being written to scratch; see what holds up the disk"));
+            sheet.fault.get_or_insert_with(late);
+        }
+        written
     }
 }
 
 impl Shared {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes what is due, as long as the process lives.
     fn write(&self) {
-        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut desk = self.desk();
         loop {
             let now = Instant::now();
-            let next = desk.iter().min_by_key(|(_, sheet)| sheet.due).map(|(name, sheet)| (*name, sheet.due));
+            let next = desk.sheets.iter().min_by_key(|(_, sheet)| sheet.due).map(|(name, sheet)| (*name, sheet.due));
             desk = match next {
-                None => self.moved.wait(desk).unwrap_or_else(PoisonError::into_inner),
+                None => self.handed.wait(desk).unwrap_or_else(PoisonError::into_inner),
                 Some((_, due)) if due > now => {
-                    self.moved.wait_timeout(desk, due - now).unwrap_or_else(PoisonError::into_inner).0
+                    self.handed.wait_timeout(desk, due - now).unwrap_or_else(PoisonError::into_inner).0
                 }
                 Some((name, _)) => self.put(name, desk),
             };
         }
     }
 
-    fn put<'a>(
-        &'a self,
-        name: &'static str,
-        desk: MutexGuard<'a, BTreeMap<&'static str, Sheet>>,
-    ) -> MutexGuard<'a, BTreeMap<&'static str, Sheet>> {
-        let bytes = desk.get(name).map(|sheet| sheet.bytes.clone()).unwrap_or_default();
+    fn put<'a>(&'a self, name: &'static str, mut desk: MutexGuard<'a, Desk>) -> MutexGuard<'a, Desk> {
+        let bytes = desk.sheets.get(name).map(|sheet| sheet.bytes.clone()).unwrap_or_default();
+        desk.writing = Some(Instant::now());
         drop(desk);
         let written = files::write(&self.dir.join(name), &bytes);
-        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut desk = self.desk();
+        desk.writing = None;
         // Other bytes may have come meanwhile: they are due themselves.
-        if let Some(sheet) = desk.get_mut(name).filter(|sheet| sheet.bytes == bytes) {
+        if let Some(sheet) = desk.sheets.get_mut(name).filter(|sheet| sheet.bytes == bytes) {
             match written {
                 Ok(()) => {
                     if let Some(version) = sheet.version {
                         self.kept.store(version, Ordering::Release);
                     }
-                    desk.remove(name);
+                    desk.sheets.remove(name);
                 }
                 Err(error) => {
                     if sheet.fault.is_none() {
@@ -184,18 +214,20 @@ impl Shared {
                 }
             }
         }
-        self.moved.notify_all();
+        self.turns.send_replace(());
         desk
     }
 }
 
 impl Store for Scratch {
     fn save_latch(&self, latch: &Latch) -> io::Result<()> {
-        self.save_json(LATCH, latch)
+        self.hand(LATCH, serde_json::to_vec_pretty(latch)?, None);
+        Ok(())
     }
 
     fn save_cuts(&self, cuts: &CutBook) -> io::Result<()> {
-        self.save_json(CUTS, cuts)
+        self.hand(CUTS, serde_json::to_vec_pretty(cuts)?, None);
+        Ok(())
     }
 }
 

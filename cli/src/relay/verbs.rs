@@ -53,7 +53,7 @@ impl Process {
     async fn cut(&self, relay: &Relay, order: CutOrder) -> CutReply {
         let id = order.cut.id.clone();
         let receipt = relay.cut(order.cut).await;
-        let stored = self.0.scratch.keeps_cuts();
+        let stored = self.0.scratch.keeps_cuts().await;
         if receipt.fresh {
             tracing::warn!(link = %order.link, cut = id, ended = receipt.ended, stored, "cut");
         }

@@ -3,7 +3,7 @@
 //! It needs nothing but the order: no other link, no slow or full disk and no damage in the state folder keeps a brake
 //! from working.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use securelink_relay_config::LinkRef;
 use tokio::task::{JoinError, JoinSet};
@@ -15,29 +15,20 @@ use super::report::CutDone;
 use super::shared::Shared;
 use crate::state::{LinkDir, StateError, StoredCut};
 
-/// How long an order waits to be on disk before it is obeyed: a fraction of the second in which a cut is promised.
-const DISK: Duration = Duration::from_millis(250);
-
-/// Gives an order: written down, then obeyed. A disk that is slow or full does not hold it up; the error is of the
-/// writing, after the order was obeyed. Returns when nothing that it forbids is left.
+/// Gives an order: obeyed, and meanwhile written down. A disk that is slow or full does not hold it up; the error is of the
+/// writing. Returns when nothing that it forbids is left, and the disk has answered.
 pub(crate) async fn give(folder: LinkDir, relay: Option<Relay>, order: StoredCut) -> (CutDone, Result<(), StateError>) {
     let began = Instant::now();
-    let cut = order.cut.clone();
-    let path = folder.path().to_owned();
-    let mut writing = tokio::task::spawn_blocking(move || folder.save_cut(&order));
-    let written = tokio::time::timeout(DISK, &mut writing).await;
+    let (cut, path) = (order.cut.clone(), folder.path().to_owned());
+    let writing = tokio::task::spawn_blocking(move || folder.save_cut(&order));
     let receipt = match relay {
         Some(relay) => Some(relay.cut(cut).await),
         None => None,
     };
     let took = began.elapsed();
     let (ended, fresh) = receipt.map_or((0, true), |receipt| (receipt.ended, receipt.fresh));
-    let written = match written {
-        Ok(written) => written,
-        Err(_) => writing.await,
-    };
     let broken = |error: JoinError| Err(StateError::Io { action: "writing", path, source: error.into() });
-    (CutDone { ended, took, fresh }, written.unwrap_or_else(broken))
+    (CutDone { ended, took, fresh }, writing.await.unwrap_or_else(broken))
 }
 
 /// Gives the orders of `LinkCut`s that a running relay does not obey yet.

@@ -143,7 +143,8 @@ impl Runtime {
         links.iter().filter(|(_, held)| !held.is_ready()).map(|(link, _)| link.clone()).collect()
     }
 
-    /// Cuts a link: written down first, then obeyed. Returns when no stream of it is left.
+    /// Cuts a link: obeyed at once, and meanwhile written down. Returns when no stream of it is left, and the disk has
+    /// answered.
     pub async fn cut(&self, link: &LinkRef, reason: &str) -> Result<CutDone, RuntimeError> {
         let folder = self.known(link)?;
         if self.shared.is_cut_by_command(link) {

@@ -50,13 +50,6 @@ impl StoredCut {
         Self::new(id.to_owned(), revision, reason, CutOrigin::Object(name.to_owned()))
     }
 
-    /// An order that a relay holds; its identifier says who gave it.
-    pub fn of(cut: Cut) -> Self {
-        let object = cut.id.strip_prefix("LinkCut/").and_then(|rest| rest.split_once('/'));
-        let origin = object.map_or(CutOrigin::Command, |(_, name)| CutOrigin::Object(name.to_owned()));
-        Self { cut, origin, since: Timestamp::now().into() }
-    }
-
     fn new(id: String, revision: u64, reason: &str, origin: CutOrigin) -> Self {
         let reason = reason.chars().filter(|c| !is_hidden(*c)).take(MAX_REASON).collect();
         let cut = Cut { id, revision, scope: CutScope::Link, reason };

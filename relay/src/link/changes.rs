@@ -51,7 +51,7 @@ impl Link {
         self.changed();
     }
 
-    /// Cuts, stores the cut, and returns once no stream it forbids is left: whether it was news, and how many ended.
+    /// Cuts, hands the cut to the store, and returns once no stream it forbids is left: whether it was news, and how many ended.
     pub(crate) async fn cut(&self, cut: Cut) -> (bool, u64) {
         let scope = cut.scope.clone();
         let forbidden = |entry: &Entry| match &scope {
@@ -66,11 +66,11 @@ impl Link {
             let snapshot = Arc::clone(&self.view().snapshot);
             let fresh = written.book.admit(cut.clone(), &snapshot);
             if fresh {
-                written.stored.restore(cut);
-                self.save_cuts(&written.stored);
                 if let Err(error) = self.publish(&written, snapshot) {
                     tracing::error!(link = %self.name, %error, "the cut could not be put in force");
                 }
+                written.stored.restore(cut);
+                self.save_cuts(&written.stored);
             }
             fresh
         };
@@ -92,7 +92,7 @@ impl Link {
 
     fn save_cuts(&self, book: &CutBook) {
         if let Err(error) = self.store.save_cuts(book) {
-            tracing::error!(link = %self.name, %error, "cuts could not be stored; they hold until this process ends");
+            tracing::error!(link = %self.name, %error, "cuts could not be handed to the store; they hold until this process ends");
         }
     }
 }
