@@ -126,6 +126,7 @@ pub(crate) fn judge(files: &Declarations, declared: Declared, known: Known<'_>, 
         policies: files.policies.iter().filter(applies).cloned().collect(),
         cuts: known.stored,
         older_duplicate: duplicate(&declared, identity.and_then(Option::as_ref), site.earlier),
+        denied: None,
         mode: Mode::Standalone(Standalone {
             listen: site.listen,
             allow_loopback_peers: site.allow_loopback_peers,
@@ -149,6 +150,7 @@ pub(crate) fn broken(link: &LinkRef, fault: &str) -> Verdict {
         policies: Vec::new(),
         cuts: Vec::new(),
         older_duplicate: None,
+        denied: None,
         mode: Mode::Standalone(Standalone::default()),
     })
 }
@@ -188,7 +190,13 @@ pub(crate) struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     fn observed(self) -> Observed<'a> {
-        Observed { certificate: self.certificate, snapshot: self.snapshot, report: self.report }
+        Observed {
+            certificate: self.certificate,
+            snapshot: self.snapshot,
+            report: self.report,
+            hindrance: None,
+            widened: &[],
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything a verdict on one link depends on. The caller reads it from caches or files; nothing is decided here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use securelink_relay_config::LinkRef;
 use serde_json::Value;
 
 use crate::accepted::Accepted;
+use crate::names::ObjectKind;
 
 /// All inputs for one link.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct Gathered {
     pub cuts: Vec<CutOrder>,
     /// An older link between the same two trust domains.
     pub older_duplicate: Option<LinkRef>,
+    /// What the API server denied in the link's namespace, so that nothing more could be looked at.
+    pub denied: Option<Denied>,
     /// Where the link runs.
     pub mode: Mode,
 }
@@ -62,6 +66,21 @@ pub struct CutOrder {
     pub revision: u64,
     /// Why, for people on both sides.
     pub reason: String,
+}
+
+/// A right that is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The verb, such as `list`.
+    pub verb: String,
+    /// On what, such as `deployments`.
+    pub resource: String,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.resource)
+    }
 }
 
 /// Where a link runs.
@@ -98,6 +117,13 @@ pub struct Taken {
 pub struct Cluster {
     /// By export: the Service that its target names, as it is now. An export of a Service without an entry cannot be used.
     pub services: BTreeMap<String, Service>,
+    /// By namespace: what was denied there, such as `list services`. An export into it cannot be used, and is not cut: its
+    /// Service's owner has withdrawn nothing.
+    pub unreadable: BTreeMap<String, String>,
+    /// Objects in the link's namespace that are not this link's, by kind and name: whose they are, as it stands after "taken
+    /// by", such as `SecureLink liaison/other` or `a Service made by somebody else`. Any may be listed; those matter whose
+    /// name the link needs.
+    pub foreign: BTreeMap<(ObjectKind, String), String>,
     /// What is the same for every link.
     pub installation: Arc<Installation>,
 }

@@ -7,8 +7,8 @@ use securelink_crds::conditions::Reason;
 use securelink_crds::{Export, Import, SecureLinkSpec};
 use securelink_relay_config::{DialRules, Endpoint, LinkRef};
 
-use crate::gathered::{Installation, Mode, Standalone};
-use crate::names;
+use crate::gathered::{Cluster, Installation, Mode, Standalone};
+use crate::names::{self, Needed};
 use crate::service::resolve;
 use crate::validated::Target;
 use crate::verdict::{About, Problem};
@@ -60,7 +60,7 @@ pub(crate) fn bind(mode: &Mode) -> IpAddr {
 }
 
 /// Where an exported service is, or why it cannot be used.
-pub(crate) fn target(export: &Export, field: &str, mode: &Mode) -> Result<Target, Problem> {
+pub(crate) fn target(link: &LinkRef, export: &Export, field: &str, mode: &Mode) -> Result<Target, Problem> {
     let unusable = |message: &str, remedy: &str| Problem {
         reason: Reason::Invalid,
         about: About::Export(export.name.clone()),
@@ -78,6 +78,13 @@ pub(crate) fn target(export: &Export, field: &str, mode: &Mode) -> Result<Target
             Err(unusable("a Service target needs a cluster", "write host and port instead of service"))
         }
         (None, Mode::Cluster(cluster)) => {
+            let namespace = export.target.namespace.as_ref().unwrap_or(&link.namespace);
+            if let Some(denied) = cluster.unreadable.get(namespace) {
+                let message =
+                    format!("whether the Service is there is not known: the operator may not {denied} in {namespace}");
+                let remedy = format!("ask its administrator to run `kubectl securelink grant {namespace} --exports`");
+                return Err(Problem { reason: Reason::NamespaceNotGranted, ..unusable(&message, &remedy) });
+            }
             let Some(service) = cluster.services.get(&export.name) else {
                 let name = export.target.service.as_deref().unwrap_or_default();
                 return Err(unusable(&format!("the Service {name} is not there"), "create it, or name another one"));
@@ -127,12 +134,31 @@ pub(crate) fn replicas(spec: &SecureLinkSpec, mode: &Mode) -> u16 {
     }
 }
 
-/// What does not fit where the link runs: two listeners on one address, two Services of one name.
+/// What does not fit where the link runs: two listeners on one address, two Services of one name, a name that somebody
+/// else's object has.
 pub(crate) fn collisions(link: &LinkRef, spec: &SecureLinkSpec, mode: &Mode) -> Vec<Problem> {
     match mode {
         Mode::Standalone(here) => listeners(spec, mode, here),
-        Mode::Cluster(_) => services(link, spec),
+        Mode::Cluster(cluster) => services(link, spec).into_iter().chain(held_by_others(link, spec, cluster)).collect(),
     }
+}
+
+/// Names of the link's objects that are taken: what others made is never written to.
+fn held_by_others(link: &LinkRef, spec: &SecureLinkSpec, cluster: &Cluster) -> Vec<Problem> {
+    let taken = |needed: Needed| {
+        let Needed { kind, name, field } = needed;
+        let holder = cluster.foreign.get(&(kind, name.clone()))?;
+        let import = field.starts_with("spec.imports");
+        let instead = if import { "write another serviceName" } else { "declare the link under another name" };
+        Some(Problem {
+            reason: Reason::NameTaken,
+            about: About::Link,
+            field,
+            message: format!("the name {name} of the {kind} it needs is taken by {holder}"),
+            remedy: format!("{instead}, or delete what has the name if nobody needs it"),
+        })
+    };
+    names::needed(&link.name, spec).into_iter().filter_map(taken).collect()
 }
 
 fn services(link: &LinkRef, spec: &SecureLinkSpec) -> Vec<Problem> {

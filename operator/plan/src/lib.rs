@@ -21,7 +21,8 @@ mod validated;
 mod verdict;
 
 pub use accepted::{Accepted, AcceptedError, AcceptedIdentity, MAX_ACCEPTED_BYTES};
-pub use gathered::{Cluster, CutOrder, Declared, DnsServers, Gathered, Installation, Mode, Standalone, Taken};
+pub use gathered::{Cluster, CutOrder, Declared, Denied, DnsServers, Gathered, Installation, Mode, Standalone, Taken};
+pub use names::ObjectKind;
 pub use narrowing::Narrowing;
 pub use selection::{cut_orders, peer_names, policy_applies, salvage_cut};
 pub use service::ServiceTarget;

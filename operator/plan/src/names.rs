@@ -1,10 +1,11 @@
 //! What the objects of a link are called and labelled, and whose they are. Nothing else writes a name or a label.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use securelink_crds::keys::{COMPONENT, LINK, MANAGED_BY, MANAGER, NAME, PRODUCT};
-use securelink_crds::{GROUP, Import, VERSION};
+use securelink_crds::{GROUP, Import, SecureLinkSpec, VERSION};
 use securelink_relay_config::{Digest, LinkRef};
 
 /// Longest name of a Service, and longest value of a label (RFC 1123, RFC 1035).
@@ -36,6 +37,82 @@ impl Component {
             Self::Import => "import",
         }
     }
+}
+
+/// The kinds of the objects made for a link, in the order in which they are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKind {
+    /// The relays' account.
+    ServiceAccount,
+    /// Their leaf.
+    Secret,
+    /// Their configuration.
+    ConfigMap,
+    /// Who may reach them, and whom they may reach.
+    NetworkPolicy,
+    /// Where the peer reaches them, and where clients here reach the peer's services.
+    Service,
+    /// How many relays may be taken away at a time.
+    PodDisruptionBudget,
+    /// The relays.
+    Deployment,
+}
+
+impl ObjectKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::ServiceAccount,
+        Self::Secret,
+        Self::ConfigMap,
+        Self::NetworkPolicy,
+        Self::Service,
+        Self::PodDisruptionBudget,
+        Self::Deployment,
+    ];
+
+    /// The kind as manifests name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Service => "Service",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::Deployment => "Deployment",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name that a link needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed {
+    /// For an object of this kind.
+    pub kind: ObjectKind,
+    /// The name.
+    pub name: String,
+    /// The field that decides it.
+    pub field: String,
+}
+
+/// The names of all objects that are made for a link of this spec.
+pub fn needed(link: &str, spec: &SecureLinkSpec) -> Vec<Needed> {
+    let relays = ObjectKind::ALL.into_iter().filter_map(|kind| match kind {
+        ObjectKind::Secret => Some((kind, leaf(link), "metadata.name".to_owned())),
+        ObjectKind::Service => None,
+        _ => Some((kind, relay(link), "metadata.name".to_owned())),
+    });
+    let peer = spec.expose.iter().map(|_| (ObjectKind::Service, peer_service(link), "spec.expose".to_owned()));
+    let imports = spec.imports.iter().enumerate().map(|(index, import)| {
+        (ObjectKind::Service, import_service(link, import), format!("spec.imports[{index}].serviceName"))
+    });
+    relays.chain(peer).chain(imports).map(|(kind, name, field)| Needed { kind, name, field }).collect()
 }
 
 /// The name of what belongs to a link's relays: `ServiceAccount`, `ConfigMap`, `NetworkPolicy`, `PodDisruptionBudget`,

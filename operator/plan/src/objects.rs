@@ -20,6 +20,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use securelink_relay_config::Snapshot;
+use securelink_relay_config::control::LeafPem;
 
 use crate::accepted::Accepted;
 use crate::gathered::Installation;
@@ -27,7 +28,7 @@ use crate::names::{self, Component};
 use crate::validated::ValidatedLink;
 
 pub use config_map::{ACCEPTED_JSON, RELAY_JSON};
-pub use secret::{LEAF_CHAIN, LEAF_KEY, LEAF_TRANSITIONS, LEAF_TYPE, LeafFiles};
+pub use secret::{LEAF_CHAIN, LEAF_KEY, LEAF_TRANSITIONS, LEAF_TYPE};
 
 /// Everything that is made for a link, in the order in which it is applied: what a pod mounts and what guards it stand
 /// before the Deployment.
@@ -71,7 +72,7 @@ pub struct Inputs<'a> {
     /// What the relays run, made from this link with [`snapshot`](crate::snapshot()); it says each import's slot.
     pub snapshot: &'a Snapshot,
     /// The leaf, once there is one.
-    pub leaf: Option<LeafFiles<'a>>,
+    pub leaf: Option<&'a LeafPem>,
     /// Where it all runs.
     pub installation: &'a Installation,
 }

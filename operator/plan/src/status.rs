@@ -22,6 +22,8 @@ pub const PROBE_FRESH: SignedDuration = SignedDuration::from_secs(30);
 const SENTENCE: usize = 1024;
 /// Longest word in status, in characters (the narrowest of its schemas' bounds).
 const WORD: usize = 32;
+/// Longest name of an object, in characters (RFC 1123).
+const NAME: usize = 253;
 /// Most relays of a peer that status counts (its schema's bound).
 const MAX_REPLICAS: usize = 1024;
 
@@ -56,6 +58,10 @@ pub struct Observed<'a> {
     pub snapshot: Option<&'a Snapshot>,
     /// What a relay reports; absent while none answers.
     pub report: Option<&'a LinkReport>,
+    /// While none answers: what keeps the relays from it, a reason of `RelayAvailable` and a sentence.
+    pub hindrance: Option<&'a (Reason, String)>,
+    /// Names of somebody else's `NetworkPolicies` that select the relays and allow more.
+    pub widened: &'a [String],
 }
 
 /// The status at `now`. Times of transition, and what others write, are kept from `previous`.

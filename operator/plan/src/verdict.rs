@@ -12,7 +12,7 @@ use securelink_relay_config::{Cut, CutScope, LinkRef};
 
 use crate::accepted::{Accepted, AcceptedIdentity, MAX_ACCEPTED_BYTES};
 use crate::consent;
-use crate::gathered::{CutOrder, Declared, Gathered, Mode};
+use crate::gathered::{CutOrder, Declared, Denied, Gathered, Mode};
 use crate::guard::{self, Ruling};
 use crate::hosting;
 use crate::narrowing::{Edit, Narrowing};
@@ -112,6 +112,11 @@ impl Verdict {
         self.problems.iter().find(|problem| problem.about == About::Link)
     }
 
+    /// Whether nothing could be looked at in the link's namespace, so that nothing is known of what runs there.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.refusal().is_some_and(|problem| problem.reason == Reason::NamespaceNotGranted)
+    }
+
     /// The cut of the whole link, if there is one.
     pub fn whole_cut(&self) -> Option<&Cut> {
         self.cuts.iter().find(|cut| cut.scope == CutScope::Link)
@@ -128,6 +133,10 @@ pub fn validate(gathered: &Gathered) -> Verdict {
     };
     if let Some(older) = &gathered.older_duplicate {
         verdict.problems.push(duplicate(older));
+        return verdict;
+    }
+    if let Some(denied) = &gathered.denied {
+        verdict.problems.push(not_granted(&gathered.link, denied));
         return verdict;
     }
     verdict.problems = objections(gathered);
@@ -221,6 +230,17 @@ fn duplicate(older: &LinkRef) -> Problem {
         field: "spec.peer.trustDomain".to_owned(),
         message: format!("the link {older} to the same organization is older"),
         remedy: "delete one of the two".to_owned(),
+    }
+}
+
+fn not_granted(link: &LinkRef, denied: &Denied) -> Problem {
+    let namespace = &link.namespace;
+    Problem {
+        reason: Reason::NamespaceNotGranted,
+        about: About::Link,
+        field: "metadata.namespace".to_owned(),
+        message: format!("the operator may not {denied} in {namespace}"),
+        remedy: format!("ask an administrator of the cluster to run `kubectl securelink grant {namespace}`"),
     }
 }
 

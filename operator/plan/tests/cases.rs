@@ -77,7 +77,13 @@ fn check(case: &Path) {
     let snapshot = support::snapshot_of(&verdict, previous.as_ref());
     let report: Option<LinkReport> = read(case, "report.yaml").map(|text| serde_saphyr::from_str(&text).unwrap());
     let certificate = certificate();
-    let observed = Observed { certificate: &certificate, snapshot: snapshot.as_ref(), report: report.as_ref() };
+    let observed = Observed {
+        certificate: &certificate,
+        snapshot: snapshot.as_ref(),
+        report: report.as_ref(),
+        hindrance: None,
+        widened: &[],
+    };
     let objects = Objects {
         base: base(&verdict),
         problems: verdict.problems.iter().map(|p| format!("{} {:?} {p}", p.reason, p.about)).collect(),

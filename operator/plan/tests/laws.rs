@@ -470,7 +470,7 @@ proptest! {
         report in prop::option::of(report()),
         later in 0..1_000_i64,
     ) {
-        let observed = Observed { certificate: &certificate, snapshot: None, report: report.as_ref() };
+        let observed = Observed { certificate: &certificate, snapshot: None, report: report.as_ref(), hindrance: None, widened: &[] };
         let first = status(&verdict, observed, &SecureLinkStatus::default(), now());
         prop_assert_eq!(&status(&verdict, observed, &first, now()), &first);
 

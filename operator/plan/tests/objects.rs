@@ -57,7 +57,7 @@ fn gathered(spec: &Value, ipv6: bool) -> Gathered {
         ("foreign".to_owned(), service("records", ", annotations: {securelink.dev/export-to: liaison/europol}")),
         ("unwilling".to_owned(), service("vault", "")),
     ];
-    settle(gathered, Around { ipv6, services: services.into() })
+    settle(gathered, Around { ipv6, services: services.into(), ..Around::default() })
 }
 
 fn clients() -> Vec<Value> {
@@ -283,7 +283,7 @@ fn everything_is_ours_and_only_here(built: &Built) {
         }
         assert!(metadata["labels"]["app.kubernetes.io/component"].is_string());
         let text = object.to_string();
-        for secret in [leaf().key, leaf().chain] {
+        for secret in [&leaf().key, &leaf().chain] {
             let encoded = serde_json::to_value(k8s_openapi::ByteString(secret.as_bytes().to_vec())).unwrap();
             let holds = text.contains(secret.lines().nth(1).unwrap()) || text.contains(encoded.as_str().unwrap());
             assert_eq!(holds, kind == "Secret", "{kind} {name}");

@@ -80,6 +80,7 @@ fn plan(
         policies: policies.iter().filter(|policy| policy_applies(policy, &link.namespace, None)).cloned().collect(),
         cuts: cut_orders(cuts.iter().map(AsRef::as_ref), link, &BTreeSet::new()),
         older_duplicate: None,
+        denied: None,
         mode: Mode::Standalone(Standalone::default()),
     };
     let verdict = validate(&gathered);
@@ -100,7 +101,8 @@ fn plan(
         assert_eq!(&again, accepted);
     }
     let certificate = Certificate { root: None, leaf: None, failure: None };
-    let observed = Observed { certificate: &certificate, snapshot: first.as_ref(), report: None };
+    let observed =
+        Observed { certificate: &certificate, snapshot: first.as_ref(), report: None, hindrance: None, widened: &[] };
     let told = status(&verdict, observed, &SecureLinkStatus::default(), now);
     let again = status(&verdict, observed, &told, now);
     assert_eq!(again, told, "a quiet link's status changes by itself");

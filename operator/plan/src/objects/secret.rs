@@ -17,22 +17,11 @@ pub const LEAF_KEY: &str = "tls.key";
 /// Beside them: the way from older roots.
 pub const LEAF_TRANSITIONS: &str = "transitions.pem";
 
-/// A leaf as the relays read it, in PEM. Has no `Debug`: a key is in it.
-#[derive(Clone, Copy)]
-pub struct LeafFiles<'a> {
-    /// Leaf, intermediates, root.
-    pub chain: &'a str,
-    /// The leaf's private key.
-    pub key: &'a str,
-    /// The oldest root and the cross-certificates from it to the current one; empty before the first rotation.
-    pub transitions: &'a str,
-}
-
 pub(super) fn build(inputs: &Inputs<'_>) -> Option<Secret> {
     let leaf = inputs.leaf?;
-    let file = |(name, text): (&str, &str)| (name.to_owned(), ByteString(text.as_bytes().to_vec()));
+    let file = |(name, text): (&str, &String)| (name.to_owned(), ByteString(text.as_bytes().to_vec()));
     // The same keys before and after a rotation: an empty file says there is nothing to walk.
-    let files = [(LEAF_CHAIN, leaf.chain), (LEAF_KEY, leaf.key), (LEAF_TRANSITIONS, leaf.transitions)];
+    let files = [(LEAF_CHAIN, &leaf.chain), (LEAF_KEY, &leaf.key), (LEAF_TRANSITIONS, &leaf.transitions)];
     Some(Secret {
         metadata: inputs.metadata(names::leaf(inputs.name()), Component::Leaf),
         type_: Some(LEAF_TYPE.to_owned()),

@@ -43,6 +43,7 @@ pub(super) fn findings(verdict: &Verdict, observed: Observed<'_>, now: Timestamp
     findings.push(ready(&findings, verdict, observed, now));
     findings.extend(progress(&findings, observed));
     findings.extend(pin_outdated(observed));
+    findings.extend(policy_widened(observed));
     if verdict.no_policy {
         findings.push(while_true(
             ConditionType::NoPolicy,
@@ -80,8 +81,13 @@ pub(super) fn list(
 }
 
 /// Those present only while true that are set here; the others are the operator's.
-const OURS_WHILE_TRUE: [ConditionType; 4] =
-    [ConditionType::Reconciling, ConditionType::Stalled, ConditionType::PinOutdated, ConditionType::NoPolicy];
+const OURS_WHILE_TRUE: [ConditionType; 5] = [
+    ConditionType::Reconciling,
+    ConditionType::Stalled,
+    ConditionType::PinOutdated,
+    ConditionType::PolicyWidened,
+    ConditionType::NoPolicy,
+];
 
 fn while_true(kind: ConditionType, message: impl Into<String>) -> Finding {
     Finding { kind, holds: Some(true), reason: kind.as_str(), message: message.into() }
@@ -94,6 +100,8 @@ fn accepted(verdict: &Verdict) -> Finding {
     if let Some(first) = whole.first() {
         let message = spell_out(&whole);
         let effect = match (&verdict.base, verdict.whole_cut()) {
+            // Relays of before go on, for all that is known.
+            (Base::None, _) if verdict.is_denied() => "Until then nothing is made or changed here",
             (Base::None, _) => "Nothing runs",
             (_, Some(_)) => "Nothing flows",
             (Base::LastAccepted(_), None) => "What was accepted last goes on, less what this edit takes away",
@@ -145,11 +153,15 @@ fn certificate_ready(observed: Observed<'_>, now: Timestamp) -> Finding {
 fn relay_available(verdict: &Verdict, observed: Observed<'_>) -> Finding {
     let finding = |holds, reason, message| Finding::new(ConditionType::RelayAvailable, holds, reason, message);
     let Some(report) = observed.report else {
-        let why = match verdict.base {
-            Base::None => "no relay runs: nothing is accepted; see Accepted",
-            _ => "no relay answers yet; it is being started here, wait",
+        let (reason, why) = match (&verdict.base, observed.hindrance) {
+            (Base::None, _) if verdict.is_denied() => {
+                (Reason::Pending, "relays cannot be looked for; see Accepted".to_owned())
+            }
+            (Base::None, _) => (Reason::Pending, "no relay runs: nothing is accepted; see Accepted".to_owned()),
+            (_, Some((reason, why))) => (*reason, words::clean(why, super::SENTENCE)),
+            (_, None) => (Reason::Pending, "no relay answers yet; it is being started here, wait".to_owned()),
         };
-        return finding(false, Reason::Pending, why.to_owned());
+        return finding(false, reason, why);
     };
     // That a relay sent a paused controller's word away is as it should be.
     let rejected = report.rejected.as_ref().filter(|rejected| rejected.reason != "OlderSnapshot");
@@ -297,5 +309,20 @@ fn pin_outdated(observed: Observed<'_>) -> Option<Finding> {
         let (pin, root) = (words::clean(pin, 71), words::clean(root, 71));
         let message = format!("the peer's root has changed, proved by {pin}, which still works; put `{root}` into peer.fingerprints in its place");
         while_true(ConditionType::PinOutdated, message)
+    })
+}
+
+fn policy_widened(observed: Observed<'_>) -> Option<Finding> {
+    let mut names: Vec<String> = observed.widened.iter().map(|name| words::clean(name, super::NAME)).collect();
+    names.sort_unstable();
+    let more = names.len().saturating_sub(SPELLED_OUT);
+    names.truncate(SPELLED_OUT);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| {
+        let names = names.join(", ");
+        let message = format!(
+            "NetworkPolicies of others select our relays and allow more than the link does: {names}{more}; let their owners exclude the relays' labels"
+        );
+        while_true(ConditionType::PolicyWidened, message)
     })
 }

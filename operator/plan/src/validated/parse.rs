@@ -72,7 +72,7 @@ impl Reader {
                 securelink_crds::LinkState::Suspended => LinkState::Suspended,
             },
             agreements: agreements?,
-            exports: self.exports(spec, mode),
+            exports: self.exports(link, spec, mode),
             imports: imports(spec, mode),
             listen: hosting::listen(spec, mode),
             bind: hosting::bind(mode),
@@ -151,12 +151,12 @@ impl Reader {
         (networks.len() == texts.len()).then(|| networks.iter().map(IpNet::trunc).collect())
     }
 
-    fn exports(&mut self, spec: &SecureLinkSpec, mode: &Mode) -> Vec<ValidatedExport> {
+    fn exports(&mut self, link: &LinkRef, spec: &SecureLinkSpec, mode: &Mode) -> Vec<ValidatedExport> {
         let mut exports = Vec::new();
         for (index, export) in spec.exports.iter().enumerate() {
             let field = format!("spec.exports[{index}]");
             let limits = self.limits(export.limits.as_ref(), &format!("{field}.limits"));
-            match hosting::target(export, &field, mode) {
+            match hosting::target(link, export, &field, mode) {
                 Ok(target) => exports.push(ValidatedExport {
                     name: export.name.clone(),
                     target,

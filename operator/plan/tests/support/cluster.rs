@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use securelink_plan::objects::{Inputs, LeafFiles, Objects};
-use securelink_plan::{Cluster, Gathered, Installation, Mode, Verdict};
+use securelink_plan::objects::{Inputs, Objects};
+use securelink_plan::{Cluster, Gathered, Installation, Mode, ObjectKind, Verdict};
 use securelink_relay_config::Snapshot;
+use securelink_relay_config::control::LeafPem;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -22,6 +23,10 @@ pub struct Around {
     pub ipv6: bool,
     /// By export: the Service that it names.
     pub services: BTreeMap<String, Service>,
+    /// By namespace: what was denied there.
+    pub unreadable: BTreeMap<String, String>,
+    /// By `KIND/NAME`: whose object that is.
+    pub foreign: BTreeMap<String, String>,
 }
 
 pub fn read<T: DeserializeOwned>(text: &str) -> T {
@@ -61,16 +66,23 @@ pub fn installation(ipv6: bool) -> Installation {
 /// The same link, in a cluster.
 pub fn settle(mut gathered: Gathered, around: Around) -> Gathered {
     let installation = Arc::new(installation(around.ipv6));
-    gathered.mode = Mode::Cluster(Cluster { services: around.services, installation });
+    let place = |(place, holder): (String, String)| {
+        let (kind, name) = place.split_once('/').unwrap();
+        let kind = ObjectKind::ALL.into_iter().find(|known| known.as_str() == kind).unwrap();
+        ((kind, name.to_owned()), holder)
+    };
+    let foreign = around.foreign.into_iter().map(place).collect();
+    let Around { services, unreadable, .. } = around;
+    gathered.mode = Mode::Cluster(Cluster { services, unreadable, foreign, installation });
     gathered
 }
 
 /// What an issuer would have made: the builder only carries it.
-pub fn leaf() -> LeafFiles<'static> {
-    LeafFiles {
-        chain: "-----BEGIN CERTIFICATE-----\nleaf, intermediate, root\n-----END CERTIFICATE-----\n",
-        key: "-----BEGIN PRIVATE KEY-----\nnot to be seen anywhere else\n-----END PRIVATE KEY-----\n",
-        transitions: "",
+pub fn leaf() -> LeafPem {
+    LeafPem {
+        chain: "-----BEGIN CERTIFICATE-----\nleaf, intermediate, root\n-----END CERTIFICATE-----\n".to_owned(),
+        key: "-----BEGIN PRIVATE KEY-----\nnot to be seen anywhere else\n-----END PRIVATE KEY-----\n".to_owned(),
+        transitions: String::new(),
     }
 }
 
@@ -81,7 +93,7 @@ pub fn objects(verdict: &Verdict, snapshot: &Snapshot, mode: &Mode) -> Objects {
         link: verdict.validated().unwrap(),
         accepted: verdict.accepted.as_ref().unwrap(),
         snapshot,
-        leaf: Some(leaf()),
+        leaf: Some(&leaf()),
         installation: &cluster.installation,
     })
 }

@@ -59,6 +59,7 @@ fn assemble(
         identity,
         identity_invalid: false,
         older_duplicate: None,
+        denied: None,
         mode: Mode::Standalone(Standalone::default()),
     }
 }
