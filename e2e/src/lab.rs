@@ -72,6 +72,11 @@ impl Lab {
         self.run(&[&["load"], images].concat()).map(drop)
     }
 
+    /// Makes tools that are missing; the folder that holds them. Needs no cluster.
+    pub fn tools(&self, names: &[&str]) -> Result<PathBuf> {
+        self.run(&[&["tools"], names].concat()).map(PathBuf::from)
+    }
+
     /// The kubeconfig of a cluster.
     pub fn kubeconfig(&self, cluster: &str) -> Result<PathBuf> {
         self.run(&["kubeconfig", cluster]).map(PathBuf::from)
