@@ -30,7 +30,7 @@ deny:
 docs:
 	$(CARGO) doc --workspace --no-deps --locked --quiet
 
-## The Helm charts, by Helm 3 and 4. The lab makes the tools that are missing; skipped, and said so, where it
+## The Helm charts, by Helm 3 and 4 (docs/helm.md). The lab makes the tools that are missing; skipped, and said so, where it
 ## cannot.
 charts:
 	$(CARGO) test -p securelink-e2e --test chart --locked

@@ -49,7 +49,35 @@ impl Tools {
         let chart = format!("charts/{chart}");
         self.printed(helm, &[&["template", "one", &chart, "--namespace", NAMESPACE], &FOR[..], more].concat())
     }
+
+    /// The objects of the operator's chart with the chart's own values and these on top.
+    pub fn objects(&self, more: &[&str]) -> Vec<Value> {
+        documents(&self.text("helm4", "securelink", more))
+    }
+
+    /// The one object of a kind and a name.
+    pub fn object(&self, kind: &str, name: &str, more: &[&str]) -> Value {
+        let mut found = self.objects(more).into_iter().filter(|object| is(object, kind, name));
+        let one = found.next().unwrap_or_else(|| panic!("no {kind} {name}"));
+        assert!(found.next().is_none(), "{kind} {name} is there twice");
+        one
+    }
+
+    /// What both versions of Helm say when they refuse these values; the same.
+    pub fn refusal(&self, more: &[&str]) -> String {
+        let [three, four] = HELMS.map(|helm| {
+            let begin = ["template", "one", "charts/securelink", "--namespace", NAMESPACE];
+            let output = self.run(helm, &[&begin, &FOR[..], more].concat());
+            assert!(!output.status.success(), "{helm} takes {more:?}");
+            String::from_utf8(output.stderr).unwrap()
+        });
+        assert_eq!(three.trim(), four.trim(), "{more:?}");
+        four
+    }
 }
+
+/// Values in which nothing is as the chart has it.
+pub const FULL: [&str; 2] = ["--values", "e2e/tests/chart/full.yaml"];
 
 /// The path of a file of this repository.
 pub fn root(file: &str) -> PathBuf {
@@ -71,23 +99,51 @@ pub fn documents(text: &str) -> Vec<Value> {
     text.split("\n---\n").map(yaml).filter(|document| !document.is_null()).collect()
 }
 
+pub fn is(object: &Value, kind: &str, name: &str) -> bool {
+    object["kind"] == kind && object["metadata"]["name"] == name
+}
+
 pub fn helm_3_and_helm_4_render_the_same(tools: &Tools) {
     let lines = |text: String| text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-    let [three, four] = HELMS.map(|helm| lines(tools.text(helm, "securelink-crds", &[])));
-    let differ = three.iter().zip(&four).find(|(three, four)| three != four);
-    assert!(differ.is_none() && three.len() == four.len(), "{differ:?}");
+    let values: [&[&str]; 3] = [&[], &FULL, &["--set", "linkNamespaces={a,b}", "--set", "operator.replicas=1"]];
+    for (chart, values) in
+        values.map(|values| ("securelink", values)).into_iter().chain([("securelink-crds", values[0])])
+    {
+        let [three, four] = HELMS.map(|helm| lines(tools.text(helm, chart, values)));
+        let differ = three.iter().zip(&four).find(|(three, four)| three != four);
+        assert!(differ.is_none() && three.len() == four.len(), "{chart} {values:?}: {differ:?}");
+    }
 }
 
 pub fn helm_has_no_complaint(tools: &Tools) {
-    for helm in HELMS {
-        let said = tools.printed(helm, &["lint", "--strict", FOR[0], FOR[1], "charts/securelink-crds"]);
+    for (helm, chart) in HELMS.iter().flat_map(|helm| ["securelink", "securelink-crds"].map(|chart| (helm, chart))) {
+        let chart = format!("charts/{chart}");
+        let said = tools.printed(helm, &["lint", "--strict", FOR[0], FOR[1], &chart]);
         assert!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{helm}: {said}");
     }
 }
 
 pub fn charts_and_crates_have_one_version(_: &Tools) {
-    let chart = yaml(&read("charts/securelink-crds/Chart.yaml"));
-    for field in ["version", "appVersion"] {
-        assert_eq!(chart[field], env!("CARGO_PKG_VERSION"), "{field}");
+    for chart in ["securelink", "securelink-crds"] {
+        let chart = yaml(&read(&format!("charts/{chart}/Chart.yaml")));
+        for field in ["version", "appVersion"] {
+            assert_eq!(chart[field], env!("CARGO_PKG_VERSION"), "{field} of {}", chart["name"]);
+        }
     }
+}
+
+pub fn the_notes_end_with_the_command_that_proves_a_link(tools: &Tools) {
+    // Helm 3 shows no notes without a cluster.
+    let notes = |more: &[&str]| {
+        let begin = ["install", "one", "charts/securelink", "--namespace", NAMESPACE, "--dry-run=client"];
+        let printed = tools.printed("helm4", &[&begin, more].concat());
+        printed.split_once("NOTES:").unwrap().1.trim().to_owned()
+    };
+    let proof = "kubectl -n liaison wait --for=condition=Ready securelink/NAME --timeout=2m";
+    let said = notes(&["--set", "linkNamespaces={liaison}"]);
+    assert_eq!(said.lines().last().unwrap().trim(), proof);
+    assert!(said.contains("MISSING: the kinds") && said.contains("OPEN: clusterCIDRs"), "{said}");
+    let said = notes(&["--set", "clusterCIDRs={10.244.0.0/16}"]);
+    assert!(said.contains("MISSING: linkNamespaces"), "{said}");
+    assert!(!said.contains("OPEN:"), "{said}");
 }
