@@ -4,6 +4,7 @@
 
 mod hanging_disk;
 mod relay_support;
+mod skipped;
 
 use std::fs;
 use std::io::Write as _;
@@ -16,6 +17,7 @@ use relay_support::{exchange, link, until};
 use securelink_relay_config::control::{CutOrder, CutReply};
 use securelink_relay_config::{Cut, CutScope, LinkState};
 use serde_json::json;
+use skipped::skipped;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -109,8 +111,7 @@ impl Drop for TinyDisk {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f65_on_a_full_disk_a_cut_is_in_force_and_the_status_says_that_it_is_not_kept() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can mount a tiny file system");
-        return;
+        return skipped("only root can mount a tiny file system");
     }
     let (mut a, b) = pair().await;
     a.pod.kill();
@@ -138,8 +139,7 @@ async fn f65_on_a_full_disk_a_cut_is_in_force_and_the_status_says_that_it_is_not
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f65_a_cut_stays_kept_while_the_disk_has_no_room_for_the_snapshot_that_acknowledges_it() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can mount a tiny file system");
-        return;
+        return skipped("only root can mount a tiny file system");
     }
     let (mut a, _b) = pair().await;
     a.pod.kill();

@@ -1,8 +1,9 @@
 //! A partner without our software follows docs/partners.md: its commands are run as they stand there, against a real
 //! `securelink run`, with the system's openssl and curl, and with a real Envoy.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli_support;
+mod skipped;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use cli_support::{Ran, command, examples, securelink};
 use serde_json::Value;
+use skipped::skipped;
 use tempfile::TempDir;
 
 /// A busy machine gets its time; a process that never comes up is noticed.
@@ -20,12 +22,6 @@ const DEADLINE: Duration = Duration::from_mins(1);
 const AGREEMENT: &str = "sha256:77ab3c4b1d6a58e7f00112233445566778899aabbccddeeff001122334455667";
 const PAGE: &str = include_str!("../../docs/partners.md");
 const ENVOY_CONFIG: &str = include_str!("../../docs/partners/envoy.yaml");
-
-/// Says why a test shows nothing here. Continuous integration has what it needs (.ci/tools).
-fn skipped(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{why}; run `make tools`");
-    println!("skipped: {why}; `make tools` installs it");
-}
 
 /// A process that ends with the test.
 struct Running(Child);
@@ -203,7 +199,7 @@ fn is_there(program: &str) -> bool {
 #[test]
 fn the_page_leads_a_partner_with_openssl_and_curl_to_the_service() {
     if !is_there("curl") || !is_there("openssl") {
-        return skipped("curl or openssl is not there");
+        return skipped("curl or openssl is not there; `make tools` installs it");
     }
     let sides = Sides::new(true);
     sides.serve_http();
@@ -222,7 +218,7 @@ fn the_page_leads_a_partner_with_openssl_and_curl_to_the_service() {
 #[test]
 fn a_partner_without_the_post_quantum_exchange_is_refused_until_both_sides_opt_out() {
     if !is_there("curl") || !is_there("openssl") {
-        return skipped("curl or openssl is not there");
+        return skipped("curl or openssl is not there; `make tools` installs it");
     }
     let sides = Sides::new(false);
     let ran = sides.try_partner("curl");
@@ -290,9 +286,9 @@ fn get(address: SocketAddr, path: &str) -> io::Result<String> {
 
 #[test]
 fn envoy_makes_a_tunnel_of_each_connection() {
-    let Some(envoy) = envoy() else { return skipped("Envoy 1.40 is not there") };
+    let Some(envoy) = envoy() else { return skipped("Envoy 1.40 is not there; `make tools` installs it") };
     if !is_there("openssl") {
-        return skipped("openssl is not there");
+        return skipped("openssl is not there; `make tools` installs it");
     }
     let sides = Sides::new(false);
     let (_running, address) = start_envoy(&envoy, &sides);

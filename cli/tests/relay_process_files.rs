@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod relay_support;
+mod skipped;
 
 use std::fs;
 use std::process::Command;
@@ -10,6 +11,7 @@ use relay_support::controller::ControlCa;
 use relay_support::pod::{Pod, Relay, pair, pushed};
 use relay_support::{Organization, exchange, next, serial, snapshot, until};
 use securelink_relay_config::Snapshot;
+use skipped::skipped;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -182,8 +184,7 @@ async fn without_a_configuration_or_a_leaf_it_waits_alive_and_not_ready() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_runs_on_a_read_only_root_as_a_user_without_a_name() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can make the root file system read-only and become another user");
-        return;
+        return skipped("only root can make the root file system read-only and become another user");
     }
     let (own, peer) = organizations();
     let (mut pod, ca) = (Pod::new(), ControlCa::new());

@@ -4,10 +4,12 @@
 
 mod support;
 
+use std::process::Command;
 use std::time::Duration;
 
 use securelink_pki::testing::Organization;
 use support::hosted::{Group, Hosted, Under, host};
+use support::skipped::skipped;
 use support::{PATIENCE, Side, endpoint, export, import, read_to_end, snapshot, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +24,25 @@ const A_SECOND: Duration = Duration::from_secs(1);
 #[ignore = "is started by the tests here"]
 fn hosted() {
     host();
+}
+
+/// The test that has not what it needs.
+#[test]
+#[ignore = "is started by the test below"]
+fn one_that_is_skipped() {
+    skipped("this needs what nobody has");
+}
+
+#[test]
+fn where_ci_is_set_a_test_that_has_not_what_it_needs_fails_and_elsewhere_it_passes() {
+    let run = |name: &str| {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["one_that_is_skipped", "--exact", "--ignored"]).env_remove("CI").env(name, "true").output().unwrap()
+    };
+    assert!(!run("CI").status.success());
+    let elsewhere = run("SECURELINK_TEST_ELSEWHERE");
+    assert!(elsewhere.status.success());
+    assert!(String::from_utf8_lossy(&elsewhere.stderr).contains("skipped: this needs"), "{elsewhere:?}");
 }
 
 /// A client's socket and the service's.
@@ -178,11 +199,7 @@ async fn f64_with_no_descriptor_left_a_listener_waits_and_what_lives_goes_on() {
 async fn f64_with_64_mib_of_memory_new_streams_are_refused_and_old_ones_carry_on() {
     const MOST: usize = 2_000;
     let Some(group) = Group::new(64 << 20) else {
-        #[allow(clippy::print_stderr)]
-        {
-            eprintln!("skipped: a memory limit needs root and control groups that can be written");
-        }
-        return;
+        return skipped("a memory limit needs root and control groups that can be written");
     };
     let mut link = Link::under(Under { group: Some(group.path()), ..Under::default() }).await;
     let most = link.fill(MOST).await;

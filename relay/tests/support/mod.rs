@@ -7,6 +7,7 @@ pub mod intruder;
 pub mod network;
 pub mod partner;
 pub mod process;
+pub mod skipped;
 
 use std::io;
 use std::net::SocketAddr;

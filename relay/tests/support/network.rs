@@ -1,11 +1,13 @@
 //! A network of a test's own, in which things can fail: a network namespace, addresses on its loopback, faults by nft.
-//! Where there is no root, a test that needs one says so in one line and is skipped.
+//! Where there is no root, a test that needs one is skipped.
 
 use std::env;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
+
+use super::skipped::skipped;
 
 /// Tells the process inside from the one outside.
 const INSIDE: &str = "SECURELINK_TEST_NETWORK";
@@ -20,9 +22,7 @@ pub fn isolated<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
     let may =
         Command::new("unshare").args(["--net", "--mount", "nft", "list", "ruleset"]).stderr(Stdio::null()).status();
     if !may.is_ok_and(|status| status.success()) {
-        // Past the test harness, which would keep it to itself.
-        let _ = writeln!(std::io::stderr(), "skipped: {name} needs root, unshare and nft for a network of its own");
-        return;
+        return skipped(&format!("{name} needs root, unshare and nft for a network of its own"));
     }
     let inside = Command::new("unshare")
         .args(["--net", "--mount"])
