@@ -73,6 +73,35 @@ async fn a_ca_is_replaced_over_two_and_the_old_ones_clients_have_to_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_withdrawn_while_the_request_still_arrives_is_not_obeyed() {
+    let (mut a, _) = relay();
+    let second = ControlCa::new();
+    let both = vec![a.ca.pem.clone(), second.pem.clone()];
+    a.push(|snapshot| snapshot.control_cas = both).await;
+    let cut = json!({"id": "LinkCut/1", "revision": 1, "scope": "link", "reason": "drill"});
+    let body = json!({"link": a.snapshot.link, "cut": cut}).to_string();
+    let mut begun = a.controller().connect().await.unwrap();
+    let head = format!(
+        "POST /v1/cut HTTP/1.1\r\nHost: relay\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    begun.write_all(head.as_bytes()).await.unwrap();
+    // Said once the relay waits for the body.
+    let mut asked = [0; 25];
+    timeout(PATIENCE, begun.read_exact(&mut asked)).await.expect("it asks for the body").unwrap();
+    assert!(asked.starts_with(b"HTTP/1.1 100"));
+    let only = next(&a.snapshot, |snapshot| snapshot.control_cas = vec![second.pem.clone()]);
+    let controller = Controller::new(a.pod.control, second.client(), &[&a.leaf]);
+    controller.done("PUT", "/v1/snapshot", &pushed(Some(&only), None)).await;
+    begun.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, begun.read_to_end(&mut answer)).await.expect("the connection ends");
+    assert!(answer.starts_with(b"HTTP/1.1 403"), "{}", String::from_utf8_lossy(&answer));
+    let status = controller.done("GET", "/v1/status", &()).await;
+    assert!(status["cuts"].as_array().is_none_or(Vec::is_empty), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_control_ca_the_port_serves_nobody() {
     let (mut a, _) = relay();
     a.push(|snapshot| snapshot.control_cas.clear()).await;

@@ -72,8 +72,24 @@ pub(super) fn refused(refused: &Refused) -> Answer {
     json(status, refused)
 }
 
-/// Reads a request's JSON body of at most `max` bytes.
+/// What lets a caller ask, until it is withdrawn. It goes with each request, among its extensions: a body takes time.
+#[derive(Clone)]
+pub(super) struct Admission(pub(super) CancellationToken);
+
+impl Admission {
+    /// Whether it holds still.
+    pub(super) fn judge(&self) -> Result<(), Refused> {
+        if self.0.is_cancelled() {
+            let why = "the control CA that let you in is no longer trusted here; connect anew";
+            return Err(Refused::new(Refusing::Withdrawn, &why));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a request's JSON body of at most `max` bytes, from who may still ask once it is there.
 pub(crate) async fn body<T: DeserializeOwned>(request: Request<Incoming>, max: usize) -> Result<T, Refused> {
+    let admission = request.extensions().get::<Admission>().cloned();
     let read = Limited::new(request.into_body(), max).collect();
     let bytes = match tokio::time::timeout(BODY, read).await {
         Ok(Ok(body)) => body.to_bytes(),
@@ -83,6 +99,7 @@ pub(crate) async fn body<T: DeserializeOwned>(request: Request<Incoming>, max: u
         }
         Err(_) => return Err(Refused::new(Refusing::TooSlow, &"the request did not arrive in time; send it again")),
     };
+    admission.map_or(Ok(()), |admission| admission.judge())?;
     // Where, and never what: a body may hold a key.
     serde_json::from_slice(&bytes).map_err(|error| {
         let why = format!(

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use securelink_relay_config::control::{Refused, Refusing};
+use hyper::Request;
+use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -19,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ControlError;
-use super::http::{self, Patience};
+use super::http::{self, Admission, Patience};
 use super::verbs::{Holder, answer};
 
 /// How long a handshake may take: that of a controller in the same cluster takes milliseconds.
@@ -109,15 +110,16 @@ impl<H: Holder> Door<H> {
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
             return self.say(&"as many controllers are connected as there are places for");
         };
-        // What was asked before the withdrawal is answered, and nothing is done for who asks after it.
-        let asked = |request| {
-            let (holder, withdrawn) = (self.holder.clone(), ended.is_cancelled());
+        // What was asked in full before the withdrawal is answered, and nothing is done for who asks after it.
+        let asked = |mut request: Request<Incoming>| {
+            let (holder, admission) = (self.holder.clone(), Admission(ended.clone()));
+            let judged = admission.judge();
+            request.extensions_mut().insert(admission);
             async move {
-                if withdrawn {
-                    let why = "the control CA that let you in is no longer trusted here; connect anew";
-                    return http::refused(&Refused::new(Refusing::Withdrawn, &why));
+                match judged {
+                    Ok(()) => answer(holder, request).await,
+                    Err(refused) => http::refused(&refused),
                 }
-                answer(holder, request).await
             }
         };
         http::serve(stream, KEPT, &ended, asked).await;
