@@ -7,6 +7,7 @@
 mod accepted;
 pub mod certificate;
 mod consent;
+pub mod drift;
 mod gathered;
 mod guard;
 mod hosting;

@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod policy;
 pub mod restricted;
+pub mod stored;
 
 use jiff::Timestamp;
 use securelink_crds::load::{self, Object, Source};
