@@ -14,6 +14,7 @@ mod hosting;
 pub mod names;
 mod narrowing;
 pub mod objects;
+pub mod relays;
 mod selection;
 mod service;
 mod snapshot;

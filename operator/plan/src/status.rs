@@ -4,7 +4,7 @@
 
 mod conditions;
 mod entries;
-mod words;
+pub(crate) mod words;
 
 use jiff::{SignedDuration, Timestamp};
 use securelink_crds::conditions::{Reason, Time};
@@ -19,7 +19,7 @@ use crate::verdict::Verdict;
 pub const PROBE_FRESH: SignedDuration = SignedDuration::from_secs(30);
 
 /// Longest sentence in status outside of conditions, in characters (its schema's bound).
-const SENTENCE: usize = 1024;
+pub(crate) const SENTENCE: usize = 1024;
 /// Longest word in status, in characters (the narrowest of its schemas' bounds).
 const WORD: usize = 32;
 /// Longest name of an object, in characters (RFC 1123).
@@ -165,5 +165,10 @@ fn timestamp(at: Millis) -> Timestamp {
 
 /// As an API server keeps it: with a fraction, every status would differ from the stored one.
 fn whole_second(at: Millis) -> Timestamp {
-    timestamp(Millis(at.0 / 1000 * 1000))
+    seconds(timestamp(at))
+}
+
+/// The whole second that `at` is in.
+pub(crate) fn seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

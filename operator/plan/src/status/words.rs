@@ -9,7 +9,7 @@ use crate::validated::ValidatedLink;
 const QUOTED: usize = 256;
 
 /// Text from elsewhere, held to one line of plain characters and to `max` of them.
-pub(super) fn clean(text: &str, max: usize) -> String {
+pub(crate) fn clean(text: &str, max: usize) -> String {
     let plain = |c: char| {
         !c.is_control()
             && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
@@ -30,7 +30,7 @@ pub(super) fn clean(text: &str, max: usize) -> String {
 
 /// Text from elsewhere inside of a sentence of ours. A semicolon parts what is wrong from what to do: only we give
 /// remedies.
-pub(super) fn quoted(text: &str, max: usize) -> String {
+pub(crate) fn quoted(text: &str, max: usize) -> String {
     clean(&text.replace(';', ","), max)
 }
 
