@@ -5,6 +5,7 @@
 //! to a relay and as a timestamp where it goes to a person. Operator and standalone runtime run the same functions.
 
 mod accepted;
+mod ahead;
 pub mod certificate;
 mod consent;
 pub mod drift;
@@ -23,6 +24,7 @@ mod validated;
 mod verdict;
 
 pub use accepted::{Accepted, AcceptedError, AcceptedIdentity, MAX_ACCEPTED_BYTES};
+pub use ahead::cuts_ahead;
 pub use gathered::{Cluster, CutOrder, Declared, Denied, DnsServers, Gathered, Installation, Mode, Standalone, Taken};
 pub use names::ObjectKind;
 pub use narrowing::Narrowing;

@@ -117,6 +117,11 @@ impl Verdict {
         self.refusal().is_some_and(|problem| problem.reason == Reason::NamespaceNotGranted)
     }
 
+    /// Whether there is no such link any more.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.base == Base::None && self.problems.is_empty()
+    }
+
     /// The cut of the whole link, if there is one.
     pub fn whole_cut(&self) -> Option<&Cut> {
         self.cuts.iter().find(|cut| cut.scope == CutScope::Link)

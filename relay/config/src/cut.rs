@@ -25,7 +25,7 @@ pub enum CutScope {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cut {
-    /// `kind/uid` of the object that orders it.
+    /// `kind/uid` of the object that orders it; where it orders several, with `#` and the scope behind it.
     pub id: String,
     /// Raised when that object changes its mind; a revision once seen is never obeyed twice.
     pub revision: u64,
@@ -75,6 +75,13 @@ impl CutBook {
     }
 }
 
+/// One object may order several cuts, each with its scope behind the object's own id and a `#`: who has seen the object at a
+/// revision has seen them all.
 fn acknowledged(snapshot: &Snapshot, cut: &Cut) -> bool {
-    snapshot.released.contains(&cut.id) || snapshot.seen.get(&cut.id).is_some_and(|seen| cut.revision <= *seen)
+    let object = cut.id.split_once('#').map(|(object, _)| object);
+    let seen = |id: &str| {
+        let known = snapshot.seen.get(id).is_some_and(|seen| cut.revision <= *seen);
+        known || snapshot.released.iter().any(|released| released == id)
+    };
+    seen(&cut.id) || object.is_some_and(seen)
 }
