@@ -24,6 +24,7 @@ mod snapshot;
 mod status;
 mod validated;
 mod verdict;
+mod widened;
 
 pub use accepted::{Accepted, AcceptedError, AcceptedIdentity, MAX_ACCEPTED_BYTES};
 pub use ahead::cuts_ahead;
@@ -37,3 +38,4 @@ pub use snapshot::{Orders, listeners, snapshot};
 pub use status::{Certificate, LeafInUse, Observed, PROBE_FRESH, next_deadline, status};
 pub use validated::{Target, ValidatedExport, ValidatedExpose, ValidatedImport, ValidatedLink};
 pub use verdict::{About, Base, Problem, Verdict, validate};
+pub use widened::widened_by;

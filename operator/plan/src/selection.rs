@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use securelink_crds::keys::NAMESPACE_NAME;
 use securelink_crds::{LinkCut, LinkPolicy};
 use securelink_relay_config::LinkRef;
@@ -25,6 +26,16 @@ pub fn policy_applies(policy: &LinkPolicy, namespace: &str, labels: Option<&BTre
         Some(labels) => Some(labels.get(key).map(String::as_str)),
         None => None,
     };
+    matches(selector, label)
+}
+
+/// Whether a selector matches these labels; one that is absent matches everything.
+pub(crate) fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+    selector.is_none_or(|selector| matches(selector, |key| Some(labels.get(key).map(String::as_str))))
+}
+
+/// What is not known counts as matching, and so does an operator that is not known.
+fn matches<'a>(selector: &LabelSelector, label: impl Fn(&str) -> Option<Option<&'a str>>) -> bool {
     let equal = selector
         .match_labels
         .iter()
