@@ -205,6 +205,17 @@ fn two_processes_link_up_from_yaml_written_while_they_run_and_obey_the_commands(
 }
 
 #[test]
+fn f68_a_process_whose_links_carry_no_stream_ends_within_a_second_of_sigterm() {
+    let (mut one, other) = linked();
+    let start = Instant::now();
+    assert_eq!(one.signal("TERM"), Some(0));
+    let took = start.elapsed();
+    assert!(took <= Duration::from_secs(1), "it took {took:?}");
+    // It said so before it went.
+    other.until(&["status"], |ran| ran.code != 0);
+}
+
+#[test]
 fn a_cut_ordered_while_no_process_runs_holds_when_one_starts() {
     let (mut one, other) = linked();
     assert_eq!(one.signal("TERM"), Some(0));

@@ -303,9 +303,18 @@ impl Relay {
     /// Says that it goes away, takes streams for a moment more, then none; gives those that live until `deadline` from now,
     /// resets the rest and stops.
     pub async fn drain(&self, deadline: Duration) {
+        let grace = if self.0.link.is_connected() { GRACE.min(deadline / 2) } else { Duration::ZERO };
+        self.leave(grace, deadline).await;
+    }
+
+    /// The same for one that has no siblings: nobody has to hear where else to go, so from now on it takes no stream.
+    pub async fn finish(&self, deadline: Duration) {
+        self.leave(Duration::ZERO, deadline).await;
+    }
+
+    async fn leave(&self, grace: Duration, deadline: Duration) {
         let link = &self.0.link;
         let start = Instant::now();
-        let grace = if link.is_connected() { GRACE.min(deadline / 2) } else { Duration::ZERO };
         let drain =
             link.drain.get_or_init(|| Drain { closing: AtomicBool::new(grace.is_zero()), until: start + deadline });
         link.bump();

@@ -201,8 +201,8 @@ impl Runtime {
         self.local
     }
 
-    /// Lets streams finish until `deadline`, stops everything and lets the state folder go. Until no stream is left it can
-    /// be asked and told to cut.
+    /// Takes no stream any more, lets those that live finish until `deadline`, stops everything and lets the state folder
+    /// go. Until no stream is left it can be asked and told to cut.
     pub async fn shutdown(&self, deadline: Duration) {
         self.shared.stop.cancel();
         // A look that is under way ends first; no other begins.
@@ -210,7 +210,7 @@ impl Runtime {
         let running: Vec<_> = self.shared.links().values().filter_map(|held| held.running.clone()).collect();
         let drained = running.into_iter().map(|running| async move {
             running.watched.cancel();
-            running.relay.drain(deadline).await;
+            running.relay.finish(deadline).await;
         });
         let mut draining = tokio::task::JoinSet::new();
         drained.for_each(|drain| drop(draining.spawn(drain)));
