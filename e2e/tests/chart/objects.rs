@@ -155,7 +155,7 @@ pub fn no_rule_of_the_operators_policy_is_open_by_being_empty(tools: &Tools) {
         let policy = tools.object("NetworkPolicy", NAME, more);
         assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
         let rules = |way: &str, peers: &str| {
-            let rules = policy["spec"][way].as_array().unwrap();
+            let rules = policy["spec"][way].as_array().map_or(&[][..], Vec::as_slice);
             for rule in rules {
                 for list in [peers, "ports"] {
                     assert!(!rule[list].as_array().unwrap().is_empty(), "{way}: {rule}");

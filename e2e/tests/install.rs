@@ -1,0 +1,255 @@
+//! The charts in a cluster: what stays when they go, what installing again changes, and what the operator may then do.
+//!
+//! The operator itself does not run here: nothing in these promises needs it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, ResourceExt};
+use securelink_crds::{LinkIdentity, SecureLink};
+use securelink_e2e::harness::{self, CLUSTERS};
+use securelink_e2e::wait::until;
+use securelink_e2e::{Cluster, Namespace, Outcome, Test, World};
+use serde_json::{Value, json};
+
+/// How long the controllers may take to make the operator's pods. They need not run.
+const PODS_LIMIT: Duration = Duration::from_mins(1);
+
+const OPERATOR: &str = "securelink-operator";
+const ROLES: [&str; 6] =
+    [OPERATOR, "securelink-link", "securelink-export", "securelink-cut", "securelink-resume", "securelink-view"];
+
+fn main() -> ExitCode {
+    macro_rules! tests {
+        ($($name:ident)*) => { vec![$(Test::new(stringify!($name), |world| Box::pin($name(world)))),*] };
+    }
+    harness::run(
+        env!("CARGO_TARGET_TMPDIR"),
+        tests![
+            f54_uninstalling_keeps_links_and_installing_again_takes_them_up
+            f55_installing_the_same_again_changes_nothing
+            the_operator_may_work_where_links_may_be_and_nowhere_else
+        ],
+    )
+}
+
+/// One organization with both charts, installed by one version of Helm.
+struct Installed {
+    helm: PathBuf,
+    kubeconfig: PathBuf,
+    cluster: Cluster,
+    /// Where the operator is.
+    own: Namespace,
+    /// Where links may be.
+    links: Namespace,
+    /// How many operators; none where their pods do not matter, since pods take their time to go.
+    replicas: u8,
+}
+
+impl Installed {
+    /// Installs both charts; nothing where others have installed the kinds, who may not want them removed.
+    async fn new(world: &World, cluster: &str, helm: &str, replicas: u8) -> Result<Option<Self>> {
+        let cluster = world.cluster(cluster).await?;
+        if !ours_or_none(&cluster).await? {
+            return Ok(None);
+        }
+        clean(&cluster).await?;
+        let own = world.namespace(&cluster, "operator").await?;
+        let links = world.namespace(&cluster, "links").await?;
+        let helm = world.lab.tools(&[helm])?.join(helm);
+        let kubeconfig = world.lab.kubeconfig(&cluster.name)?;
+        let installed = Self { helm, kubeconfig, cluster, own, links, replicas };
+        installed.install("install")?;
+        Ok(Some(installed))
+    }
+
+    /// Helm's `install` or `upgrade` of both.
+    fn install(&self, how: &str) -> Result<()> {
+        let values = format!("linkNamespaces={{{}}},operator.replicas={}", self.links.name, self.replicas);
+        self.helm(&[how, "securelink-crds", "charts/securelink-crds"])?;
+        self.helm(&[how, "securelink", "charts/securelink", "--set", &values])
+    }
+
+    fn uninstall(&self) -> Result<()> {
+        self.helm(&["uninstall", "securelink"])?;
+        self.helm(&["uninstall", "securelink-crds"])
+    }
+
+    fn helm(&self, arguments: &[&str]) -> Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut command = Command::new(&self.helm);
+        command.args(arguments).args(["--namespace", &self.own.name]).env("KUBECONFIG", &self.kubeconfig);
+        let output = command.current_dir(root).output().with_context(|| format!("{}", self.helm.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} {}: {said}", self.helm.display(), arguments.join(" "));
+        Ok(())
+    }
+
+    fn definitions(&self) -> Api<CustomResourceDefinition> {
+        Api::all(self.cluster.client.clone())
+    }
+
+    /// The uids and generations of the kinds.
+    async fn kinds(&self) -> Result<Vec<(Option<String>, Option<i64>)>> {
+        let mut kinds = Vec::new();
+        for definition in securelink_crds::definitions() {
+            let found = self.definitions().get(&definition.name_any()).await?;
+            kinds.push((found.uid(), found.metadata.generation));
+        }
+        Ok(kinds)
+    }
+}
+
+/// Whether the kinds are absent, or of a test that was killed.
+async fn ours_or_none(cluster: &Cluster) -> Result<bool> {
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    for definition in securelink_crds::definitions() {
+        let found = definitions.get_opt(&definition.name_any()).await?;
+        let theirs = found.is_some_and(|found| {
+            let namespace = found.annotations().get("meta.helm.sh/release-namespace");
+            !namespace.is_some_and(|namespace| namespace.starts_with("e2e-"))
+        });
+        if theirs {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes what the charts make outside of namespaces, whether it is there or not.
+async fn clean(cluster: &Cluster) -> Result<()> {
+    cluster.remove::<ClusterRoleBinding>(OPERATOR).await?;
+    for role in ROLES {
+        cluster.remove::<ClusterRole>(role).await?;
+    }
+    for definition in securelink_crds::definitions() {
+        cluster.remove::<CustomResourceDefinition>(&definition.name_any()).await?;
+    }
+    Ok(())
+}
+
+/// Runs a body with the charts installed, by Helm 3 in one cluster and by Helm 4 in the other, and cleans up.
+async fn each(world: &World, replicas: u8, body: impl AsyncFn(&Installed) -> Result<()>) -> Result<Outcome> {
+    let one = async |cluster: &str, helm: &str| {
+        let Some(installed) = Installed::new(world, cluster, helm, replicas).await? else {
+            return Ok(Outcome::Skipped(format!("{cluster} has the kinds already; remove them to try this")));
+        };
+        let held = body(&installed).await.with_context(|| helm.to_owned());
+        let cleaned = clean(&installed.cluster).await;
+        held.and(cleaned).map(|()| Outcome::Held)
+    };
+    let [first, second] = CLUSTERS;
+    let (three, four) = futures_util::future::join(Box::pin(one(first, "helm3")), Box::pin(one(second, "helm4"))).await;
+    let (three, four) = (three?, four?);
+    Ok(if three == Outcome::Held { four } else { three })
+}
+
+async fn f54_uninstalling_keeps_links_and_installing_again_takes_them_up(world: &World) -> Result<Outcome> {
+    each(world, 0, async |installed| {
+        let object = json!({
+            "metadata": { "name": "default" },
+            "spec": { "trustDomain": "interpol.example", "issuer": { "builtIn": {} } },
+        });
+        installed.links.create::<LinkIdentity>(object).await?;
+        let peer = json!({
+            "trustDomain": "europol.example", "endpoints": [{ "host": "link.europol.example", "port": 443 }],
+            "fingerprints": [format!("sha256:{}", "0f".repeat(32))],
+        });
+        let spec = json!({ "identityRef": { "name": "default" }, "peer": peer });
+        let object = json!({ "metadata": { "name": "europol" }, "spec": spec });
+        let made: SecureLink = installed.links.create(object).await?;
+        let kinds = installed.kinds().await?;
+
+        installed.uninstall()?;
+        let links = installed.links.api::<SecureLink>();
+        ensure!(links.get("europol").await?.uid() == made.uid(), "the link is not the one that was made");
+        ensure!(installed.kinds().await? == kinds, "the kinds are not as they were");
+        let roles = Api::<ClusterRole>::all(installed.cluster.client.clone());
+        ensure!(roles.get_opt("securelink-link").await?.is_none(), "the rights stay");
+        let bound = installed.links.api::<RoleBinding>();
+        ensure!(bound.get_opt("securelink-link").await?.is_none(), "the rights in a link's namespace stay");
+
+        installed.install("install")?;
+        ensure!(links.get("europol").await?.uid() == made.uid(), "the link is not the one that was made");
+        ensure!(installed.kinds().await? == kinds, "the kinds are not as they were");
+        bound.get("securelink-link").await.map(drop).context("the rights are not there again")
+    })
+    .await
+}
+
+async fn f55_installing_the_same_again_changes_nothing(world: &World) -> Result<Outcome> {
+    each(world, 2, async |installed| {
+        // The namespace takes restricted pods only.
+        let made = |it: Option<&Deployment>| it.and_then(|it| it.status.as_ref()?.replicas) == Some(2);
+        until(&installed.own.api(), OPERATOR, "have two pods", PODS_LIMIT, made).await?;
+        let state = async || {
+            // Of the Deployment the generation: its status moves by itself.
+            let deployment = installed.own.api::<Deployment>().get(OPERATOR).await?.metadata.generation;
+            let config = installed.own.api::<ConfigMap>().get(OPERATOR).await?.resource_version();
+            let policy = installed.own.api::<NetworkPolicy>().get(OPERATOR).await?.resource_version();
+            let bound = installed.links.api::<RoleBinding>().get("securelink-link").await?.resource_version();
+            anyhow::Ok((deployment, config, policy, bound, installed.kinds().await?))
+        };
+        let before = state().await?;
+        installed.install("upgrade")?;
+        let after = state().await?;
+        ensure!(before == after, "before: {before:?}, after: {after:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn the_operator_may_work_where_links_may_be_and_nowhere_else(world: &World) -> Result<Outcome> {
+    each(world, 0, async |installed| {
+        let (own, links) = (Some(installed.own.name.as_str()), Some(installed.links.name.as_str()));
+        let rows = [
+            ("list", "", "secrets", None, false),
+            ("get", "", "secrets", Some("kube-system"), false),
+            ("list", "", "secrets", own, true),
+            ("list", "", "secrets", links, true),
+            ("delete", "apps", "deployments", links, true),
+            ("create", "apps", "deployments", own, false),
+            ("create", "apps", "deployments", Some("default"), false),
+            ("create", "", "pods", links, false),
+            ("list", "", "services", Some("default"), false),
+            ("watch", "securelink.dev", "linkcuts", None, true),
+            ("delete", "securelink.dev", "linkcuts", None, false),
+            ("patch", "securelink.dev", "securelinks", None, false),
+            ("patch", "securelink.dev", "linkidentities", None, true),
+            ("create", "coordination.k8s.io", "leases", own, true),
+            ("update", "coordination.k8s.io", "leases", own, false),
+            ("create", "rbac.authorization.k8s.io", "rolebindings", links, false),
+        ];
+        for (verb, group, resource, namespace, allowed) in rows {
+            let asked = json!({ "verb": verb, "group": group, "resource": resource, "namespace": namespace });
+            let answer = may(installed, asked).await?;
+            ensure!(answer == allowed, "{verb} {group}/{resource} in {namespace:?}: {answer}");
+        }
+        let lease = json!({ "verb": "update", "group": "coordination.k8s.io", "resource": "leases", "namespace": own,
+                            "name": OPERATOR });
+        ensure!(may(installed, lease).await?, "its own Lease");
+        let status = json!({ "verb": "patch", "group": "securelink.dev", "resource": "securelinks",
+                             "subresource": "status", "namespace": "default" });
+        ensure!(may(installed, status).await?, "the status of a link in a namespace that is not granted");
+        Ok(())
+    })
+    .await
+}
+
+/// What the API server answers when the operator's account asks.
+async fn may(installed: &Installed, asked: Value) -> Result<bool> {
+    let user = format!("system:serviceaccount:{}:{OPERATOR}", installed.own.name);
+    let review = json!({ "metadata": {}, "spec": { "user": user, "resourceAttributes": asked } });
+    let reviews = Api::<SubjectAccessReview>::all(installed.cluster.client.clone());
+    let review = reviews.create(&kube::api::PostParams::default(), &serde_json::from_value(review)?).await?;
+    Ok(review.status.is_some_and(|status| status.allowed))
+}
