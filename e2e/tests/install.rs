@@ -1,4 +1,4 @@
-//! The charts in a cluster: what stays when they go, what installing again changes, and what the operator may then do.
+//! The charts in a cluster: what stays when they go, what installing again changes, what the operator may do and reach.
 //!
 //! The operator itself does not run here: nothing in these promises needs it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -10,19 +10,26 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, ResourceExt};
 use securelink_crds::{LinkIdentity, SecureLink};
 use securelink_e2e::harness::{self, CLUSTERS};
-use securelink_e2e::wait::until;
+use securelink_e2e::probe::{self, Answer, HTTP_PORT, Probe};
+use securelink_e2e::wait::{asking, until};
 use securelink_e2e::{Cluster, Namespace, Outcome, Test, World};
 use serde_json::{Value, json};
 
 /// How long the controllers may take to make the operator's pods. They need not run.
 const PODS_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a changed policy may take to be in force.
+const POLICY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where a relay is told of cuts and configurations.
+const CONTROL_PORT: u16 = 15444;
 
 const OPERATOR: &str = "securelink-operator";
 const ROLES: [&str; 6] =
@@ -38,6 +45,7 @@ fn main() -> ExitCode {
             f54_uninstalling_keeps_links_and_installing_again_takes_them_up
             f55_installing_the_same_again_changes_nothing
             the_operator_may_work_where_links_may_be_and_nowhere_else
+            the_operators_policy_lets_through_what_it_needs_and_nothing_else
         ],
     )
 }
@@ -252,4 +260,48 @@ async fn may(installed: &Installed, asked: Value) -> Result<bool> {
     let reviews = Api::<SubjectAccessReview>::all(installed.cluster.client.clone());
     let review = reviews.create(&kube::api::PostParams::default(), &serde_json::from_value(review)?).await?;
     Ok(review.status.is_some_and(|status| status.allowed))
+}
+
+async fn the_operators_policy_lets_through_what_it_needs_and_nothing_else(world: &World) -> Result<Outcome> {
+    each(world, 0, async |installed| {
+        let image = world.image()?;
+        let part = |part: &str| json!({ "app.kubernetes.io/name": "securelink", "app.kubernetes.io/component": part });
+        // It becomes Ready, though the policy lets nobody in: the kubelet's probes are let through.
+        let operator = stand_in(&installed.own, &image, "operator", part("operator")).await?;
+        let relay = stand_in(&installed.links, &image, "relay", part("relay")).await?;
+        let other = stand_in(&installed.links, &image, "other", json!({ "role": "other" })).await?;
+
+        operator.until_connected(&format!("{}:{CONTROL_PORT}", relay.address)).await?;
+        operator.until_denied(&format!("{}:{CONTROL_PORT}", other.address)).await?;
+        let answer = operator.dial(&format!("{}:{HTTP_PORT}", relay.address), false).await?;
+        ensure!(!answer.connected(), "it reaches a port of a relay that it has no business with: {answer:?}");
+        let server = "kubernetes.default.svc.cluster.local";
+        let answer = operator.resolve(server).await?;
+        ensure!(answer.success, "{server} does not resolve: {answer:?}");
+        let answer = operator.dial(&format!("{server}:443"), false).await?;
+        ensure!(answer.connected(), "it does not reach the API server: {answer:?}");
+
+        let metrics = format!("{}:{HTTP_PORT}", operator.address);
+        let answer = other.dial(&metrics, false).await?;
+        ensure!(!answer.connected(), "metrics are read by whom no value names: {answer:?}");
+        let reader = format!(
+            "monitoring[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name={}",
+            installed.links.name
+        );
+        installed.helm(&["upgrade", "securelink", "charts/securelink", "--reuse-values", "--set", &reader])?;
+        let read = async || other.dial(&metrics, false).await;
+        asking("who may read metrics reads them", POLICY_LIMIT, Answer::connected, read).await?;
+        let answer = other.dial(&format!("{}:{CONTROL_PORT}", operator.address), true).await?;
+        ensure!(!answer.connected(), "who may read metrics reaches another port: {answer:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// A pod with the labels of another, which echoes where a relay has its control port and serves where the operator does.
+async fn stand_in(namespace: &Namespace, image: &str, name: &str, labels: Value) -> Result<Probe> {
+    let mut spec = probe::spec(image);
+    spec["containers"][0]["args"] = json!(["serve", "--echo", format!(":{CONTROL_PORT}")]);
+    namespace.create::<Pod>(json!({ "metadata": { "name": name, "labels": labels }, "spec": spec })).await?;
+    Probe::of(namespace, name).await
 }
