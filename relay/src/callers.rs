@@ -2,15 +2,17 @@
 //! once for somebody who has less than his, else as soon as it has had its time. Knows addresses, no TLS. Why so:
 //! docs/decisions/0018.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::capacity::shares::{Account, Taken};
 use crate::link::locked;
 
 /// A caller keeps its place for so long, however many of its kind wait: an honest one is through after two round trips, and there are
@@ -25,12 +27,26 @@ const PROVED: usize = 64;
 /// See the module.
 pub(crate) struct Callers {
     room: Mutex<Room>,
-    /// Somebody left.
+    /// How many may be inside.
+    handshakes: Arc<Account>,
+    proved: Line,
+    strangers: Line,
+}
+
+/// Callers of one kind that wait: neither kind stands behind the other.
+struct Line {
+    /// How many may wait.
+    waiting: Arc<Account>,
+    /// Somebody left the room.
     left: Notify,
     /// Held by whoever waits in front.
     front: tokio::sync::Mutex<()>,
-    /// A permit for each that may wait.
-    waiting: Arc<Semaphore>,
+}
+
+impl Line {
+    fn new(waiting: Arc<Account>) -> Self {
+        Self { waiting, left: Notify::new(), front: tokio::sync::Mutex::default() }
+    }
 }
 
 #[derive(Default)]
@@ -46,6 +62,8 @@ struct Caller {
     source: Source,
     proved: bool,
     since: Instant,
+    /// Its part of the budget, which whoever takes its place inherits.
+    taken: Taken,
     /// Dropped when the caller has to leave.
     _may_stay: oneshot::Sender<Infallible>,
 }
@@ -67,9 +85,17 @@ impl From<IpAddr> for Source {
 pub(crate) struct Ticket {
     callers: Arc<Callers>,
     source: Source,
-    most: usize,
-    inside: Option<Visit>,
-    _waiting: Option<OwnedSemaphorePermit>,
+    may_grow: bool,
+    state: State,
+}
+
+enum State {
+    Inside(Visit),
+    /// In the line of those from where the peer proved itself, or in the other one.
+    Waits {
+        proved: bool,
+        _waiting: Taken,
+    },
 }
 
 /// A caller's place, until this is dropped.
@@ -81,76 +107,88 @@ pub(crate) struct Visit {
 }
 
 impl Callers {
-    /// For a listener that lets so many wait.
-    pub(crate) fn new(waiting: usize) -> Arc<Self> {
-        let waiting = Arc::new(Semaphore::new(waiting));
-        Arc::new(Self { room: Mutex::default(), left: Notify::new(), front: tokio::sync::Mutex::default(), waiting })
+    /// For a listener with these parts of what its process has.
+    pub(crate) fn new(handshakes: Arc<Account>, proved: Arc<Account>, strangers: Arc<Account>) -> Arc<Self> {
+        let (proved, strangers) = (Line::new(proved), Line::new(strangers));
+        Arc::new(Self { room: Mutex::default(), handshakes, proved, strangers })
     }
 
-    /// A caller has come, of whom `most` may be inside. Returns when it is inside or may wait.
-    pub(crate) async fn receive(self: &Arc<Self>, address: IpAddr, most: usize) -> Ticket {
+    /// A caller has come; there may be one more inside for it unless `may_grow` is false. None where it can neither enter nor
+    /// wait.
+    pub(crate) fn receive(self: &Arc<Self>, address: IpAddr, may_grow: bool) -> Option<Ticket> {
         let source = Source::from(address);
-        let inside = self.try_enter(source, most).ok();
-        let waiting = match inside {
-            Some(_) => None,
-            // Never closed.
-            None => Arc::clone(&self.waiting).acquire_owned().await.ok(),
+        let state = if let Ok(visit) = self.try_enter(source, may_grow) {
+            State::Inside(visit)
+        } else {
+            let proved = locked(&self.room).proved.contains(&source);
+            State::Waits { proved, _waiting: self.may_wait(proved)? }
         };
-        Ticket { callers: Arc::clone(self), source, most, inside, _waiting: waiting }
+        Some(Ticket { callers: Arc::clone(self), source, may_grow, state })
+    }
+
+    /// Room to wait: all have some, and where the peer proved itself there is more. It may be a crowd that comes from there.
+    fn may_wait(&self, proved: bool) -> Option<Taken> {
+        let kept = if proved { self.proved.waiting.take() } else { None };
+        kept.or_else(|| self.strangers.waiting.take())
+    }
+
+    fn line(&self, proved: bool) -> &Line {
+        if proved { &self.proved } else { &self.strangers }
     }
 
     /// Lets a caller in, or says when it is worth another try.
-    fn try_enter(self: &Arc<Self>, source: Source, most: usize) -> Result<Visit, Instant> {
+    fn try_enter(self: &Arc<Self>, source: Source, may_grow: bool) -> Result<Visit, Instant> {
         let (guard, may_stay) = oneshot::channel();
         let mut room = locked(&self.room);
         let (proved, since) = (room.proved.contains(&source), Instant::now());
-        room.make_room(most, proved, since)?;
+        let more = if may_grow || room.inside.is_empty() { self.handshakes.take() } else { None };
+        let taken = more.map_or_else(|| room.make_room(proved, since), Ok)?;
         room.next += 1;
         let id = room.next;
-        room.inside.insert(id, Caller { source, proved, since, _may_stay: guard });
+        room.inside.insert(id, Caller { source, proved, since, taken, _may_stay: guard });
         Ok(Visit { callers: Arc::clone(self), id, source, may_stay })
     }
 
     /// How many are inside.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         locked(&self.room).inside.len()
     }
 }
 
 impl Ticket {
-    /// The caller's place, after those who came before.
+    /// The caller's place, after those of its kind who came before.
     pub(crate) async fn enter(self) -> Visit {
-        if let Some(inside) = self.inside {
-            return inside;
-        }
-        let _front = self.callers.front.lock().await;
+        let line = match self.state {
+            State::Inside(visit) => return visit,
+            State::Waits { proved, .. } => self.callers.line(proved),
+        };
+        let _front = line.front.lock().await;
         loop {
-            match self.callers.try_enter(self.source, self.most) {
+            match self.callers.try_enter(self.source, self.may_grow) {
                 Ok(visit) => return visit,
                 // Whoever left before this is remembered, too.
-                Err(until) => drop(timeout_at(until, self.callers.left.notified()).await),
+                Err(until) => drop(timeout_at(until, line.left.notified()).await),
             }
         }
     }
 }
 
 impl Room {
-    /// Where all places are taken, turns one out for a newcomer, or says when its time will have come.
-    fn make_room(&mut self, most: usize, proved: bool, now: Instant) -> Result<(), Instant> {
-        if self.inside.len() < most {
-            return Ok(());
-        }
+    /// Where no more may be inside, turns one out for a newcomer and returns what it had, or says when its time will have
+    /// come.
+    fn make_room(&mut self, proved: bool, now: Instant) -> Result<Taken, Instant> {
         let of_its_kind = self.inside.values().filter(|caller| caller.proved == proved).count();
-        let for_proved = most * QUARTERS_FOR_PROVED / 4;
-        let share = if proved { for_proved } else { most - for_proved };
+        let for_proved = (self.inside.len() * QUARTERS_FOR_PROVED).div_ceil(4);
+        let share = if proved { for_proved } else { self.inside.len() - for_proved };
         let has_less = of_its_kind < share;
-        let Some(id) = self.most_of(if has_less { !proved } else { proved }) else { return Ok(()) };
-        match self.inside.get(&id).map(|caller| caller.since + STAY) {
-            Some(until) if until > now && !has_less => Err(until),
-            _ => {
-                self.inside.remove(&id);
-                Ok(())
-            }
+        // Where none of its kind is inside, only another one can leave.
+        let leaves = self.most_of(if has_less { !proved } else { proved }).or_else(|| self.most_of(!proved));
+        let Some(id) = leaves else { return Err(now + STAY) };
+        match self.inside.entry(id) {
+            Entry::Occupied(caller) if has_less || caller.get().since + STAY <= now => Ok(caller.remove().taken),
+            Entry::Occupied(caller) => Err(caller.get().since + STAY),
+            Entry::Vacant(_) => Err(now + STAY),
         }
     }
 
@@ -186,7 +224,8 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         locked(&self.callers.room).inside.remove(&self.id);
-        self.callers.left.notify_one();
+        self.callers.proved.left.notify_one();
+        self.callers.strangers.left.notify_one();
     }
 }
 
@@ -195,6 +234,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::capacity::shares::Budget;
 
     const MOST: usize = 8;
 
@@ -206,13 +246,23 @@ mod tests {
         visit.turned_out().now_or_never().is_none()
     }
 
+    /// So many of each kind may wait.
+    fn callers(waiting: usize) -> Arc<Callers> {
+        let alone = |most| Budget::new(most).open();
+        Callers::new(alone(MOST), alone(waiting), alone(waiting))
+    }
+
+    fn receive(callers: &Arc<Callers>, address: IpAddr) -> Ticket {
+        callers.receive(address, true).unwrap()
+    }
+
     async fn enter(callers: &Arc<Callers>, address: IpAddr) -> Visit {
-        callers.receive(address, MOST).await.enter().await
+        receive(callers, address).enter().await
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_most_leaves_and_of_those_the_oldest() {
-        let callers = Callers::new(1);
+        let callers = callers(1);
         let mut alone = enter(&callers, address(1)).await;
         let mut crowd = Vec::new();
         for _ in 0..MOST - 1 {
@@ -229,14 +279,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_leaves_for_its_kind_before_its_time_and_a_free_place_is_taken_at_once() {
-        let (callers, start) = (Callers::new(1), Instant::now());
+        let (callers, start) = (callers(1), Instant::now());
         for (leave, after) in [(true, Duration::ZERO), (false, STAY)] {
             let mut inside = Vec::new();
             for _ in 0..MOST {
                 inside.push(enter(&callers, address(1)).await);
             }
-            let waiting = callers.receive(address(2), MOST).await;
-            assert!(callers.receive(address(2), MOST).now_or_never().is_none(), "one may wait");
+            let waiting = receive(&callers, address(2));
+            assert!(callers.receive(address(2), true).is_none(), "one may wait");
             if leave {
                 inside.clear();
             }
@@ -249,11 +299,11 @@ mod tests {
     async fn where_the_peer_proved_itself_no_flood_from_elsewhere_takes_a_place_or_time() {
         let peer = address(1);
         for many in [false, true] {
-            let callers = Callers::new(1000);
+            let callers = callers(1000);
             enter(&callers, peer).await.prove();
             let (mut peers, mut flood) = (Vec::new(), Vec::new());
             for number in 2..200 {
-                let ticket = callers.receive(address(if many { number } else { 2 }), MOST).await;
+                let ticket = receive(&callers, address(if many { number } else { 2 }));
                 flood.push(tokio::spawn(ticket.enter()));
             }
             let start = Instant::now();
@@ -269,7 +319,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_through_the_peers_own_address_leaves_strangers_their_places_and_newcomers_their_time() {
-        let callers = Callers::new(1);
+        let callers = callers(1);
         enter(&callers, address(1)).await.prove();
         let mut flood = Vec::new();
         for _ in 0..200 {
@@ -283,6 +333,45 @@ mod tests {
             flood.push(enter(&callers, address(1)).await);
             assert!(stays(&mut stranger));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_that_may_wait_do_a_newcomer_goes_and_the_peer_has_room_behind_no_stranger() {
+        let (callers, peer) = (callers(1), address(1));
+        enter(&callers, peer).await.prove();
+        let mut inside = Vec::new();
+        for _ in 0..MOST {
+            inside.push(enter(&callers, peer).await);
+        }
+        // Strangers have two places, and one may wait.
+        let (_first, _second) = (enter(&callers, address(2)).await, enter(&callers, address(2)).await);
+        let stranger = tokio::spawn(receive(&callers, address(2)).enter());
+        assert!((3..200).all(|number| callers.receive(address(number), true).is_none()), "nobody is waited for");
+        let waits = receive(&callers, peer);
+        assert!(callers.receive(peer, true).is_none());
+        drop(inside);
+        drop(waits.enter().await);
+        stranger.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_on_one_link_leaves_another_its_share() {
+        let (handshakes, waiting) = (Budget::new(MOST), Budget::new(MOST));
+        let link = || Callers::new(handshakes.open(), waiting.open(), waiting.open());
+        let (flooded, other) = (link(), link());
+        let mut flood = Vec::new();
+        while let Some(ticket) = flooded.receive(address(2), true) {
+            flood.push(ticket);
+        }
+        assert_eq!(flooded.len(), MOST * 3 / 4);
+        let start = Instant::now();
+        let mut own = Vec::new();
+        for number in 3..3 + u8::try_from(MOST / 4).unwrap() {
+            own.push(enter(&other, address(number)).await);
+        }
+        assert!(own.iter_mut().all(stays));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(other.receive(address(9), true).is_some(), "there is room to wait, too");
     }
 
     #[test]

@@ -3,10 +3,62 @@
 
 pub(crate) mod descriptors;
 mod memory;
+pub(crate) mod shares;
+
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
+use self::shares::{Account, Budget};
+
 pub(crate) use memory::{Carried, is_ample, look};
+
+/// What the relays of a process share of its table of descriptors: each has a part that no other uses up. Made once, given to
+/// each; cheap to clone.
+#[derive(Clone)]
+pub struct Capacity(Arc<Budgets>);
+
+struct Budgets {
+    handshakes: Arc<Budget>,
+    strangers: Arc<Budget>,
+    proved: Arc<Budget>,
+    controls: Arc<Budget>,
+}
+
+/// A link's accounts.
+pub(crate) struct Shares {
+    /// Handshakes in flight on its listener.
+    pub(crate) handshakes: Arc<Account>,
+    /// Callers that wait for one: only those from where the peer proved itself, and any.
+    pub(crate) proved: Arc<Account>,
+    pub(crate) strangers: Arc<Account>,
+    /// Control connections accepted.
+    pub(crate) controls: Arc<Account>,
+}
+
+impl Capacity {
+    /// For all relays of a process that may open as many files as this one.
+    pub fn of_process() -> Self {
+        let parts = descriptors::parts();
+        Self(Arc::new(Budgets {
+            handshakes: Budget::new(parts.handshakes),
+            strangers: Budget::new(parts.strangers),
+            proved: Budget::new(parts.proved),
+            controls: Budget::new(parts.controls),
+        }))
+    }
+
+    /// One more link takes part.
+    pub(crate) fn open(&self) -> Shares {
+        let Budgets { handshakes, strangers, proved, controls } = &*self.0;
+        Shares {
+            handshakes: handshakes.open(),
+            proved: proved.open(),
+            strangers: strangers.open(),
+            controls: controls.open(),
+        }
+    }
+}
 
 /// What there is too little of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -45,6 +45,7 @@ mod view;
 mod ways;
 pub mod wire;
 
+pub use capacity::Capacity;
 pub use listeners::BindError;
 pub use metrics::Metrics;
 pub use relay::{AdoptError, CutReceipt, Memory, Relay, Setup, StartError, Store};

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::callers::Callers;
-use crate::capacity::descriptors;
+use crate::capacity::Shares;
 use crate::connection::Facts;
 use crate::limits::{Bucket, Buckets, MAX_STREAMS};
 use crate::metrics::LinkMetrics;
@@ -144,6 +144,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     pub(crate) metrics: LinkMetrics,
+    pub(crate) shares: Shares,
     pub(crate) replica: ReplicaId,
 }
 
@@ -155,6 +156,7 @@ impl Link {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let trust = Arc::clone(&parts.view.trust);
         let now = Millis::from(parts.clock.now());
+        let Shares { handshakes, proved, strangers, controls } = parts.shares;
         parts.metrics.version.set(i64::try_from(parts.view.snapshot.version).unwrap_or(i64::MAX));
         Arc::new(Self {
             name: parts.view.snapshot.link.clone(),
@@ -189,8 +191,8 @@ impl Link {
             probe: Mutex::default(),
             preferred: AtomicUsize::new(0),
             dials: Semaphore::new(DIALS),
-            places: Places::default(),
-            callers: Callers::new(descriptors::callers().1),
+            places: Places::new(controls),
+            callers: Callers::new(handshakes, proved, strangers),
             clients: Arc::new(Semaphore::new(MAX_STREAMS as usize)),
             replicas: Replicas::default(),
             names: Names::default(),

@@ -171,10 +171,12 @@ async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, door: &Door) {
             Ok((socket, from)) => {
                 wait = ACCEPT_BACKOFF.0;
                 match door {
-                    Door::Peer => {
-                        let ticket = link.callers.receive(from.ip(), places_for_callers(link, &socket)).await;
-                        accept_peer(link, socket, ticket);
-                    }
+                    // With the last descriptors no more handshakes begin than end.
+                    Door::Peer => match link.callers.receive(from.ip(), !descriptors::is_last(&socket)) {
+                        Some(ticket) => accept_peer(link, socket, ticket),
+                        // Nobody waits here: whoever is next may be the peer.
+                        None => link.refused(&Failure::Crowded),
+                    },
                     Door::Import(key) => accept_client(link, key, socket),
                 }
             }
@@ -185,12 +187,6 @@ async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, door: &Door) {
             }
         }
     }
-}
-
-/// With the last descriptors no more handshakes begin than end.
-fn places_for_callers(link: &Link, socket: &TcpStream) -> usize {
-    let (most, _) = descriptors::callers();
-    if descriptors::is_last(socket) { most.min(link.callers.len().max(1)) } else { most }
 }
 
 /// The peer dials in, or somebody who says so.

@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::capacity;
+use crate::capacity::shares::{Account, Taken};
 use crate::failure::Failure;
 use crate::wire::Role;
 
@@ -20,18 +21,22 @@ const IDLE: usize = 1024;
 pub(crate) struct Places {
     controls: Arc<Semaphore>,
     idle: Arc<Semaphore>,
+    /// What other links of this process leave of control connections.
+    share: Arc<Account>,
 }
 
 /// Held as long as the connection counts.
-pub(crate) type Place = OwnedSemaphorePermit;
-
-impl Default for Places {
-    fn default() -> Self {
-        Self { controls: Arc::new(Semaphore::new(CONTROLS)), idle: Arc::new(Semaphore::new(IDLE)) }
-    }
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Option<Taken>,
 }
 
 impl Places {
+    /// With the link's share of control connections.
+    pub(crate) fn new(share: Arc<Account>) -> Self {
+        Self { controls: Arc::new(Semaphore::new(CONTROLS)), idle: Arc::new(Semaphore::new(IDLE)), share }
+    }
+
     /// A place for a connection whose caller has just said HELLO. For a control connection there is room also where there
     /// is none for more streams.
     pub(crate) fn admit(&self, role: Role, socket: &TcpStream) -> Result<Place, Failure> {
@@ -43,7 +48,10 @@ impl Places {
 
     /// A place for an accepted connection that carries no stream, if one is left.
     pub(crate) fn take(&self, role: Role) -> Option<Place> {
-        let places = if role == Role::Control { &self.controls } else { &self.idle };
-        Arc::clone(places).try_acquire_owned().ok()
+        let is_control = role == Role::Control;
+        let places = if is_control { &self.controls } else { &self.idle };
+        let permit = Arc::clone(places).try_acquire_owned().ok()?;
+        let share = if is_control { Some(self.share.take()?) } else { None };
+        Some(Place { _permit: permit, _share: share })
     }
 }

@@ -12,6 +12,7 @@ use securelink_relay_config::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::capacity::Capacity;
 use crate::link::{Drain, Link, Parts, locked};
 use crate::listeners::{Addresses, BindError, Listeners};
 use crate::metrics::Metrics;
@@ -41,6 +42,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Shared by the relays of a process.
     pub metrics: Metrics,
+    /// Likewise.
+    pub capacity: Capacity,
 }
 
 /// What must survive a relay's restart.
@@ -167,6 +170,7 @@ impl Relay {
             store: setup.store,
             clock: setup.clock,
             metrics: setup.metrics.link(&snapshot.link),
+            shares: setup.capacity.open(),
             replica: ReplicaId(reserved::random()),
         });
         link.tasks.spawn(supervise::supervise(Arc::clone(&link)));

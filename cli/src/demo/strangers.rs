@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use securelink_crds::conditions::ConditionType;
 use securelink_id::{SpiffeId, TrustDomain};
 use securelink_pki::Transitions;
-use securelink_relay::{Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
+use securelink_relay::{Capacity, Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
 use securelink_relay_config::{CutBook, Latch, LinkReport};
 use serde_json::json;
 
@@ -75,6 +75,7 @@ pub(super) async fn other_audience(pair: &Pair) -> anyhow::Result<((), Told)> {
         store: Arc::new(Forgetful),
         clock: Clock::system(),
         metrics: Metrics::register(&mut Registry::default()),
+        capacity: Capacity::of_process(),
     })
     .await?;
     let refused = refused(&pair.interpol, "WrongAudience", before).await;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use securelink_pki::control::{ControlTlsError, server_config};
 use securelink_pki::tls;
-use securelink_relay::{AdoptError, Credentials, Relay, Setup, StartError};
+use securelink_relay::{AdoptError, Capacity, Credentials, Relay, Setup, StartError};
 use securelink_relay_config::control::{LeafPem, Push, PushReply, Refused, Refusing};
 use securelink_relay_config::{Digest, Snapshot, SnapshotError};
 
@@ -105,6 +105,7 @@ impl Process {
             store: Arc::new(self.0.scratch.clone()),
             clock: self.0.clock.clone(),
             metrics: self.0.metrics.clone(),
+            capacity: Capacity::of_process(),
         })
         .await?;
         self.settle(Place::Leaf);

@@ -69,6 +69,7 @@ async fn start(shared: &Arc<Shared>, decided: &Decided<'_>, snapshot: &Snapshot)
         store: Arc::new(FolderStore(decided.folder.clone())),
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
+        capacity: shared.capacity.clone(),
     };
     match Relay::start(setup).await {
         Ok(relay) => {

@@ -1,4 +1,4 @@
 //! The relay engine, as the runtime uses it.
 
 pub use securelink_relay::Clock;
-pub(crate) use securelink_relay::{Credentials, Memory, Metrics, Relay, Setup, Store};
+pub(crate) use securelink_relay::{Capacity, Credentials, Memory, Metrics, Relay, Setup, Store};

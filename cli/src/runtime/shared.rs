@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Options;
 use super::declared::Declarations;
-use super::engine::{Clock, Metrics, Relay};
+use super::engine::{Capacity, Clock, Metrics, Relay};
 use super::held::{Held, Running};
 use super::report::ReloadReport;
 use crate::state::{LinkDir, Lock, StateDir, StoredCut};
@@ -24,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) state: StateDir,
     pub(crate) metrics: Metrics,
+    pub(crate) capacity: Capacity,
     /// Held from one look to the end of it: looks do not overlap. A cut does not wait for it.
     pub(crate) world: Mutex<World>,
     /// Asks for a look without reading the files.
@@ -63,6 +64,7 @@ impl Shared {
             clock,
             state,
             metrics,
+            capacity: Capacity::of_process(),
             world: Mutex::new(world),
             wake: Notify::new(),
             stop: CancellationToken::new(),

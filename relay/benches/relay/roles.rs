@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use securelink_pki::{Leaf, Transitions};
-use securelink_relay::{Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
+use securelink_relay::{Capacity, Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
 use securelink_relay_config::{CutBook, Latch, Snapshot};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -82,6 +82,7 @@ async fn start(orders: &Value) -> Relay {
         store: Arc::new(Forgetful),
         clock: Clock::system(),
         metrics: Metrics::register(&mut Registry::default()),
+        capacity: Capacity::of_process(),
     };
     Relay::start(setup).await.unwrap()
 }

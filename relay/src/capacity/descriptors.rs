@@ -13,9 +13,9 @@ use super::Shortage;
 /// Of all descriptors, a quarter is kept for callers, control connections and files, but no more than so many: the callers
 /// below, 64 control connections each way, and what is written down.
 const MOST_KEPT: usize = 2048;
-/// Handshakes in flight on a link's listener: each costs a millisecond of CPU and some 100 KiB.
+/// Handshakes in flight on all listeners: each costs a millisecond of CPU and some 100 KiB.
 const HANDSHAKES: usize = 256;
-/// Callers that wait for a place there: as many as the kernel lets wait before it.
+/// Callers that wait for a place there: as many as the kernel lets wait before one.
 const WAITING: usize = 1024;
 
 /// How many may be open.
@@ -67,15 +67,28 @@ fn idle_of(limit: usize) -> usize {
     kept(limit) / 8
 }
 
-/// Handshakes that may be in flight on a link's listener, and callers that may wait for one: together at most half of what
-/// is kept.
-pub(crate) fn callers() -> (usize, usize) {
-    callers_of(*LIMIT)
+/// What the listeners of this process may use of what is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// Handshakes in flight, with the callers that wait for one some half of it.
+    pub(super) handshakes: usize,
+    /// Callers that wait, wherever they come from.
+    pub(super) strangers: usize,
+    /// More of them from where the peer proved itself: a quarter of all that wait.
+    pub(super) proved: usize,
+    /// Control connections accepted: as many as are kept for connections without a stream.
+    pub(super) controls: usize,
 }
 
-fn callers_of(limit: usize) -> (usize, usize) {
-    let share = (limit / 16).max(1);
-    (share.min(HANDSHAKES), share.min(WAITING))
+pub(super) fn parts() -> Parts {
+    parts_of(*LIMIT)
+}
+
+fn parts_of(limit: usize) -> Parts {
+    let part = (limit / 16).max(1);
+    let waiting = part.min(WAITING);
+    let proved = (waiting / 4).max(1);
+    Parts { handshakes: part.min(HANDSHAKES), strangers: waiting - proved, proved, controls: idle_of(limit).max(1) }
 }
 
 /// Whether so few are left that no more callers may be inside than there are.
@@ -88,16 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quarter_is_kept_and_callers_fill_no_more_than_half_of_it() {
-        for (limit, streams, callers) in [
-            (64, 48, (4, 4)),
-            (256, 192, (16, 16)),
-            (1024, 768, (64, 64)),
-            (20_000, 17_952, (256, 1024)),
-            (usize::MAX, usize::MAX - 2048, (256, 1024)),
+    fn a_quarter_is_kept_and_callers_and_control_connections_do_not_fill_it() {
+        for (limit, streams, [handshakes, strangers, proved, controls]) in [
+            (64, 48, [4, 3, 1, 2]),
+            (256, 192, [16, 12, 4, 8]),
+            (1024, 768, [64, 48, 16, 32]),
+            (20_000, 17_952, [256, 768, 256, 256]),
+            (usize::MAX, usize::MAX - 2048, [256, 768, 256, 256]),
         ] {
-            assert_eq!((first_kept(limit), callers_of(limit)), (streams, callers), "{limit}");
-            assert!(callers.0 + callers.1 + idle_of(limit) <= kept(limit));
+            let parts = Parts { handshakes, strangers, proved, controls };
+            assert_eq!((first_kept(limit), parts_of(limit)), (streams, parts), "{limit}");
+            assert!(handshakes + strangers + proved + controls + idle_of(limit) < kept(limit));
         }
     }
 

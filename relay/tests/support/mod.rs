@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 use securelink_id::TrustDomain;
 use securelink_pki::testing::{Organization, now};
 use securelink_pki::{Leaf, Transitions};
-use securelink_relay::{Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
+use securelink_relay::{Capacity, Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
 use securelink_relay_config::{
     Agreement, AgreementTerm, Agreements, Cut, CutBook, CutScope, DataClass, DialRules, Digest, Endpoint, Export,
     FORMAT, Import, Latch, Limits, LinkRef, LinkReport, LinkState, Millis, Peer, Protocol, Snapshot,
@@ -184,6 +184,7 @@ impl Side {
             store: Arc::clone(&store) as Arc<dyn Store>,
             clock: clock.clock(),
             metrics: Metrics::register(&mut Registry::default()),
+            capacity: Capacity::of_process(),
         };
         let relay = Relay::start(setup).await.expect("the relay starts");
         Self { relay, snapshot, clock, store }
@@ -205,6 +206,7 @@ impl Side {
             store: Arc::clone(&store) as Arc<dyn Store>,
             clock: clock.clock(),
             metrics: Metrics::register(registry),
+            capacity: Capacity::of_process(),
         };
         let relay = Relay::start(setup).await.expect("the relay starts");
         Self { relay, snapshot, clock, store }

@@ -11,7 +11,7 @@ use securelink_id::TrustDomain;
 use securelink_pki::testing::Organization;
 use securelink_pki::{Leaf, Transitions};
 use securelink_relay::wire::ReplicaId;
-use securelink_relay::{Memory, Metrics, Relay, Setup};
+use securelink_relay::{Capacity, Memory, Metrics, Relay, Setup};
 use securelink_relay_config::Snapshot;
 
 use super::{MemoryStore, TestClock, credentials, logs};
@@ -48,6 +48,7 @@ pub fn host() {
             store: std::sync::Arc::new(MemoryStore::default()),
             clock: TestClock::new().clock(),
             metrics: Metrics::register(&mut Registry::default()),
+            capacity: Capacity::of_process(),
         };
         let relay = Relay::start(setup).await.unwrap();
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
