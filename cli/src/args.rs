@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -42,17 +43,25 @@ pub(crate) use teach;
     securelink run -f link/ --state-dir ./state --init
 
   The two lines the partner needs, for the agreement's annex:
-    securelink fingerprint --state-dir ./state",
+    securelink fingerprint --state-dir ./state
+
+  The links of a cluster; as a kubectl plugin it speaks to the cluster without being told:
+    securelink -n liaison status
+    kubectl securelink status -A",
         "  0  done, or true
   1  what was asked is false or failed
   2  the command line is wrong
-  3  there is no running process, or no state"
+  3  there is no running process, no state, or no cluster"
     )
 )]
 pub struct Cli {
     /// When to colour
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Everywhere")]
     pub color: Colour,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "its help stands with its arguments")]
+    pub cluster: ClusterArgs,
 
     /// What to do.
     #[command(subcommand)]
@@ -75,6 +84,7 @@ pub enum Command {
     Check(commands::check::CheckArgs),
     Render(commands::render::RenderArgs),
     Relay(commands::relay::RelayArgs),
+    Grant(commands::in_cluster::grant::GrantArgs),
     Completion(commands::completion::CompletionArgs),
 }
 
@@ -90,6 +100,58 @@ impl OutputArgs {
     /// Whether a program reads the answer.
     pub fn is_json(self) -> bool {
         self.output == Format::Json
+    }
+}
+
+/// Which cluster. Any of these, or the name `kubectl-securelink`, makes a verb speak to the cluster.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct ClusterArgs {
+    /// Speak to the cluster of this kubeconfig [default: $KUBECONFIG, or ~/.kube/config]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Speak to the cluster of this context [default: the current one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+
+    /// Speak to the cluster about this namespace [default: the context's]
+    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Whether kubectl called.
+    #[arg(skip)]
+    pub plugin: bool,
+
+    /// Whether a state folder was given, which no cluster has.
+    #[arg(skip)]
+    pub state_dir: bool,
+}
+
+impl ClusterArgs {
+    /// Whether a cluster was named.
+    pub fn named(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some() || self.namespace.is_some()
+    }
+
+    /// Whether the cluster is meant, and not a process on this machine.
+    pub fn meant(&self) -> bool {
+        self.plugin || self.named()
+    }
+}
+
+/// How long to wait for a cluster.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitArgs {
+    /// In a cluster: how long to wait for the answer [default: 10 for cut, else 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u16>,
+}
+
+impl WaitArgs {
+    /// That long, or `default` seconds.
+    pub fn limit(self, default: u16) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or(default).into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The securelink command: standalone runtime, demo, and kubectl-securelink.
 
 pub mod args;
+pub mod cluster;
 pub mod commands;
 pub mod control;
 pub mod demo;
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::Cli;
@@ -33,7 +35,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let out = Out::new(cli.color);
-    let Err(failure) = commands::run(cli.command, out) else { return ExitCode::SUCCESS };
+    let Err(failure) = commands::run(cli.command, &cli.cluster, out) else { return ExitCode::SUCCESS };
     if let Some(message) = failure.message() {
         out.complain("error", Tone::Bad, message);
     }
@@ -42,9 +44,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let called = arguments.first().map(Path::new).and_then(Path::file_stem);
+    let plugin = called.is_some_and(|name| name == PLUGIN);
     let mut command = Cli::command();
-    if called.is_some_and(|name| name == PLUGIN) {
+    if plugin {
         command = command.bin_name("kubectl securelink").display_name("kubectl securelink");
     }
-    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    let matches = command.try_get_matches_from(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    cli.cluster.plugin = plugin;
+    cli.cluster.state_dir = matches.subcommand().is_some_and(|(_, verb)| {
+        let given = verb.try_contains_id("state_dir").unwrap_or(false);
+        given && verb.value_source("state_dir") == Some(ValueSource::CommandLine)
+    });
+    Ok(cli)
 }

@@ -8,17 +8,27 @@ use std::fs;
 use cli_support::{Ran, examples, securelink};
 use serde_json::Value;
 
-const COMMANDS: [&str; 11] =
-    ["demo", "run", "status", "greet", "cut", "resume", "fingerprint", "digest", "check", "render", "completion"];
+const COMMANDS: [&str; 13] = [
+    "demo",
+    "run",
+    "status",
+    "doctor",
+    "greet",
+    "cut",
+    "resume",
+    "fingerprint",
+    "digest",
+    "check",
+    "render",
+    "grant",
+    "completion",
+];
 
 #[test]
 fn every_command_teaches_by_example_and_names_its_exit_codes() {
     for command in COMMANDS {
         let help = securelink(&[command, "--help"]).expect(0);
-        assert!(
-            help.out.contains("Examples:\n") && help.out.contains(&format!("    securelink {command}")),
-            "{command}"
-        );
+        assert!(help.out.contains("Examples:\n") && help.out.contains(&format!("securelink {command} ")), "{command}");
         let codes = help.out.split("Exit codes:\n").nth(1).unwrap_or_else(|| panic!("{command} names no exit codes"));
         assert!(codes.contains("  0  ") && codes.contains("  2  the command line is wrong"), "{command}: {codes}");
         assert!(!help.out.contains('\u{1b}'), "{command} colours a pipe");
@@ -191,6 +201,9 @@ fn completion_scripts_name_every_command() {
         let script = securelink(&["completion", shell]).expect(0).out;
         for command in COMMANDS {
             assert!(script.contains(command), "{shell}: {command}");
+        }
+        for flag in ["kubeconfig", "context", "namespace", "all-namespaces", "trust-domain", "timeout", "exports"] {
+            assert!(script.contains(flag), "{shell}: {flag}");
         }
     }
     let script = securelink(&["completion", "bash"]).expect(0).out;

@@ -4,8 +4,8 @@ use clap::Args;
 use securelink_relay_config::{DoctorReport, Finding, LinkRef, Outcome};
 use serde::Serialize;
 
-use super::process::{choose, wait};
-use crate::args::{LinkName, OutputArgs, StateArgs, teach};
+use super::process::{choose, only_in_cluster, wait};
+use crate::args::{LinkName, OutputArgs, StateArgs, WaitArgs, teach};
 use crate::control::Client;
 use crate::output::{Cell, Failure, Out, Table, Tone, clean};
 
@@ -21,24 +21,31 @@ use crate::output::{Cell, Failure, Out, Table, Tone, clean};
   One link:
     securelink doctor liaison/europol
 
+  A link in a cluster, by one of its relays:
+    kubectl securelink -n liaison doctor europol
+
   For a program:
     securelink doctor europol -o json | jq '.links[].findings[] | select(.outcome == \"failed\")'",
     "  0  nothing that was looked at has failed
   1  something has, or there is no such link
   2  the command line is wrong
-  3  there is no running process",
+  3  there is no running process, or no cluster",
     "  {links: [{link: {namespace, name}, at, findings: [{probe, subject, outcome, reason, message, remedy}]}], unseen: [{link, error}]}
-  outcome is ok, failed or skipped; unseen are links that have no relay to look"
+  outcome is ok, failed or skipped; unseen are links that have no relay to look; in a cluster
+  {links: [{link, state, time, answer}]}"
 ))]
 pub struct DoctorArgs {
     /// Only this link, as NAME or NAMESPACE/NAME
-    link: Option<LinkName>,
+    pub(super) link: Option<LinkName>,
+
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
 
     #[command(flatten)]
     state: StateArgs,
 
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Default, Serialize)]
@@ -57,6 +64,7 @@ struct Unseen {
 
 /// Looks, and says what it found.
 pub fn run(args: &DoctorArgs, out: Out) -> Result<(), Failure> {
+    only_in_cluster(args.wait.timeout.is_some(), "--timeout")?;
     let answer = wait(ask(args))?;
     if args.output.is_json() {
         out.json(&answer)?;

@@ -10,7 +10,8 @@ use securelink_plan::Accepted;
 use securelink_relay_config::Endpoint;
 use serde::Serialize;
 
-use crate::args::{OutputArgs, StateArgs, teach};
+use super::process::only_in_cluster;
+use crate::args::{LinkName, OutputArgs, StateArgs, teach};
 use crate::output::{Failure, Out, Tone, clean};
 use crate::state::{IdentityEntry, StateDir};
 
@@ -23,6 +24,9 @@ use crate::state::{IdentityEntry, StateDir};
     "  Of the identities in a state folder:
     securelink fingerprint --state-dir ./state
 
+  Of the identities in a namespace of a cluster:
+    kubectl securelink -n liaison fingerprint
+
   Of a root that lies elsewhere, or of a chain that ends with it:
     securelink fingerprint --certificate root.pem
 
@@ -31,25 +35,28 @@ use crate::state::{IdentityEntry, StateDir};
     "  0  printed
   1  the certificate or the state cannot be used
   2  the command line is wrong
-  3  there is no state, or no root in it yet",
+  3  there is no state, or no root yet; in a cluster also no endpoint yet, and what to wait for",
     "  {identities: [{namespace, name, trustDomain, fingerprint, links: [{link, peer, endpoint}]}]}
   endpoint is absent where we only dial; of a certificate there is only the fingerprint"
 ))]
 pub struct FingerprintArgs {
-    /// A root's certificate in PEM, or a chain that ends with it; the state folder is not read then
-    #[arg(long, value_name = "FILE")]
-    certificate: Option<PathBuf>,
+    /// In a cluster: only this LinkIdentity, as NAME or NAMESPACE/NAME
+    pub(super) identity: Option<LinkName>,
+
+    /// A root's certificate in PEM, or a chain that ends with it; neither state folder nor cluster is read then
+    #[arg(long, value_name = "FILE", conflicts_with = "identity")]
+    pub(super) certificate: Option<PathBuf>,
 
     #[command(flatten)]
     state: StateArgs,
 
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Serialize)]
-struct Answer {
-    identities: Vec<Annex>,
+struct Answer<'a> {
+    identities: &'a [Annex],
 }
 
 /// What one identity hands over.
@@ -57,31 +64,37 @@ struct Answer {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Annex {
     #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    trust_domain: Option<String>,
-    fingerprint: String,
-    links: Vec<Line>,
+    pub(super) trust_domain: Option<String>,
+    pub(super) fingerprint: String,
+    pub(super) links: Vec<Line>,
 }
 
 /// Where one partner reaches us.
 #[derive(Serialize)]
-struct Line {
-    link: String,
-    peer: String,
+pub(super) struct Line {
+    pub(super) link: String,
+    pub(super) peer: String,
     /// Absent where only we dial.
     #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
+    pub(super) endpoint: Option<String>,
 }
 
 /// Prints the lines.
 pub fn run(args: &FingerprintArgs, out: Out) -> Result<(), Failure> {
+    only_in_cluster(args.identity.is_some(), "IDENTITY")?;
     let identities = match &args.certificate {
         Some(path) => vec![of_certificate(path)?],
         None => of_state(&args.state.dir()?)?,
     };
+    tell(&identities, args, out)
+}
+
+/// Prints what each identity hands over.
+pub(super) fn tell(identities: &[Annex], args: &FingerprintArgs, out: Out) -> Result<(), Failure> {
     if args.output.is_json() {
         return out.json(&Answer { identities });
     }

@@ -4,12 +4,14 @@ use clap::Args;
 use securelink_relay_config::Digest;
 use serde::Serialize;
 
-use super::process::{running, wait};
-use crate::args::{LinkName, OutputArgs, StateArgs, teach};
+use super::process::{only_in_cluster, running, wait};
+use crate::args::{LinkName, OutputArgs, StateArgs, WaitArgs, teach};
 use crate::output::{Cell, Failure, Out, Table, Tone, clean};
 
 /// Longest message (contracts 1).
 const MAX_TEXT: usize = 4096;
+/// The message where none is given.
+const GREETING: &str = "Greetings over SecureLink";
 
 /// Send the peer a message and get its signature for it
 ///
@@ -20,6 +22,9 @@ const MAX_TEXT: usize = 4096;
     "  The first message:
     securelink greet europol \"INTERPOL to Europol: the line is open\"
 
+  In a cluster, where the operator chooses the message:
+    kubectl securelink -n liaison greet europol
+
   Where two links have the name:
     securelink greet liaison/europol
 
@@ -28,22 +33,25 @@ const MAX_TEXT: usize = 4096;
     "  0  the peer signed for the message
   1  the link is down, or not agreed, or the peer did not answer
   2  the command line is wrong
-  3  there is no running process",
-    "  {link, peer, text, digest, signature, roundTripMicros}"
+  3  there is no running process, or no cluster",
+    "  {link, peer, text, digest, signature, roundTripMicros}
+  in a cluster {links: [{link, state, time, answer}]}"
 ))]
 pub struct GreetArgs {
     /// The link, as NAME or NAMESPACE/NAME
-    link: LinkName,
+    pub(super) link: LinkName,
 
-    /// The message, up to 4096 bytes
-    #[arg(default_value = "Greetings over SecureLink")]
-    text: String,
+    /// The message, up to 4096 bytes [default: Greetings over SecureLink]
+    pub(super) text: Option<String>,
+
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
 
     #[command(flatten)]
     state: StateArgs,
 
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Serialize)]
@@ -59,19 +67,18 @@ struct Answer {
 
 /// Sends the message and prints the proof.
 pub fn run(args: &GreetArgs, out: Out) -> Result<(), Failure> {
-    if args.text.len() > MAX_TEXT {
-        return Err(Failure::usage(format!(
-            "the message has {} bytes, more than {MAX_TEXT}; shorten it",
-            args.text.len()
-        )));
+    only_in_cluster(args.wait.timeout.is_some(), "--timeout")?;
+    let text = args.text.as_deref().unwrap_or(GREETING);
+    if text.len() > MAX_TEXT {
+        return Err(Failure::usage(format!("the message has {} bytes, more than {MAX_TEXT}; shorten it", text.len())));
     }
     let answer = wait(async {
         let (client, link) = running(&args.state, &args.link).await?;
-        let reply = client.greet(&link, &args.text).await?;
+        let reply = client.greet(&link, text).await?;
         Ok(Answer {
             link: link.to_string(),
             peer: reply.peer,
-            text: args.text.clone(),
+            text: text.to_owned(),
             digest: reply.digest,
             signature: reply.signature,
             round_trip_micros: reply.round_trip_micros,

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod doctor;
 pub mod fingerprint;
 pub mod greet;
+pub mod in_cluster;
 mod process;
 pub mod relay;
 pub mod render;
@@ -17,11 +18,14 @@ pub mod resume;
 pub mod run;
 pub mod status;
 
-use crate::args::Command;
+use crate::args::{ClusterArgs, Command};
 use crate::output::{Failure, Out};
 
 /// Does what was asked.
-pub fn run(command: Command, out: Out) -> Result<(), Failure> {
+pub fn run(command: Command, cluster: &ClusterArgs, out: Out) -> Result<(), Failure> {
+    if let Some(done) = in_cluster::run(&command, cluster, out) {
+        return done;
+    }
     match command {
         Command::Demo(args) => demo::run(&args, out),
         Command::Run(args) => run::run(&args, out),
@@ -35,6 +39,7 @@ pub fn run(command: Command, out: Out) -> Result<(), Failure> {
         Command::Digest(args) => digest::run(&args, out),
         Command::Check(args) => check::run(&args, out),
         Command::Render(args) => render::run(&args, out),
+        Command::Grant(args) => in_cluster::grant::run(&args, cluster, out),
         Command::Completion(args) => completion::run(&args, out),
     }
 }

@@ -21,6 +21,12 @@ pub(super) enum Process {
     None(StateDir),
 }
 
+/// Refuses what only a cluster can do, where a process on this machine is meant.
+pub(super) fn only_in_cluster(given: bool, what: &str) -> Result<(), Failure> {
+    let how = "call it as `kubectl securelink`, or name the cluster by --context, --kubeconfig or -n";
+    if given { Err(Failure::usage(format!("{what} is for a cluster; {how}"))) } else { Ok(()) }
+}
+
 /// Runs a command that waits for others.
 pub(super) fn wait<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     Builder::new_current_thread().enable_all().build().map_err(|error| no_threads(&error))?.block_on(work)

@@ -10,30 +10,38 @@ use crate::state::{CutOrigin, StoredCut};
 
 /// Take back what `cut` ordered
 ///
-/// A LinkCut among the files goes on cutting until it is removed there. Streams that were cut stay cut; clients connect
-/// anew.
+/// A LinkCut among the files goes on cutting until it is removed there; in a cluster the LinkCuts over the link are shown and
+/// deleted. Streams that were cut stay cut; clients connect anew.
 #[derive(Debug, Args)]
 #[command(after_help = teach!(
     "  Let a partner back in:
     securelink resume europol
 
+  In a cluster: delete the LinkCuts over a link, without being asked:
+    kubectl securelink -n liaison resume europol --yes
+
   Whether anything still holds it:
     securelink status",
     "  0  no cut is left; also if there was none
-  1  a LinkCut among the files still cuts, or there is no such link
+  1  a LinkCut among the files still cuts, or there is no such link; in a cluster also: the answer was no
   2  the command line is wrong
-  3  there is no state, so nothing to resume",
-    "  {link, cut, running, released: [ID], stillCutBy: [NAME]}"
+  3  there is no state, so nothing to resume, or no cluster",
+    "  {link, cut, running, released: [ID], stillCutBy: [NAME]}
+  in a cluster {link, namespace, released: [LINKCUT]}"
 ))]
 pub struct ResumeArgs {
     /// The link, as NAME or NAMESPACE/NAME
-    link: LinkName,
+    pub(super) link: LinkName,
+
+    /// In a cluster: delete without asking
+    #[arg(short, long)]
+    pub(super) yes: bool,
 
     #[command(flatten)]
     state: StateArgs,
 
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Serialize)]

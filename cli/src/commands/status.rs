@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use securelink_crds::conditions::{ConditionType, is_true};
 use serde::Serialize;
 
-use super::process::{choose, wait};
+use super::process::{choose, only_in_cluster, wait};
 use crate::args::{LinkName, OutputArgs, StateArgs, teach};
 use crate::control::Client;
 use crate::output::{Failure, Out};
 use crate::runtime::LinkStatus;
+pub(super) use shown::View;
 
 /// Between two looks of `-w`.
 const PACE: Duration = Duration::from_secs(1);
@@ -34,37 +35,45 @@ const CLEAR: &str = "\x1b[H\x1b[J";
   In a script:
     securelink status europol > /dev/null && echo \"Europol can be reached\"
 
+  All links of a cluster:
+    kubectl securelink status -A
+
   For a program:
     securelink status -o json | jq '.links[] | {link, peer, ready: (.status.conditions[] | select(.type == \"Ready\").status)}'",
     "  0  every link shown is Ready
   1  some link is not Ready, or there is no such link
   2  the command line is wrong
-  3  there is no running process",
+  3  there is no running process, or no cluster",
     "  {links: [{link: {namespace, name}, trustDomain, peer, status, problems: [TEXT], report}]}
   status is a SecureLink's status as in a cluster; report is what the relay says; with -w one line a change"
 ))]
 pub struct StatusArgs {
     /// Only this link, as NAME or NAMESPACE/NAME
-    link: Option<LinkName>,
+    pub(super) link: Option<LinkName>,
 
     /// Go on showing it as it changes
     #[arg(short, long)]
-    watch: bool,
+    pub(super) watch: bool,
+
+    /// In a cluster: the links of all namespaces
+    #[arg(short = 'A', long)]
+    pub(super) all_namespaces: bool,
 
     #[command(flatten)]
     state: StateArgs,
 
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 #[derive(Serialize, PartialEq)]
-struct Answer {
-    links: Vec<LinkStatus>,
+pub(super) struct Answer {
+    pub(super) links: Vec<LinkStatus>,
 }
 
 /// Shows the links.
 pub fn run(args: &StatusArgs, out: Out) -> Result<(), Failure> {
+    only_in_cluster(args.all_namespaces, "--all-namespaces")?;
     wait(async {
         let client = Client::connect(&args.state.dir()?).await?;
         if args.watch {
@@ -74,14 +83,35 @@ pub fn run(args: &StatusArgs, out: Out) -> Result<(), Failure> {
             };
         }
         let answer = ask(args, &client).await?;
-        if args.output.is_json() {
-            out.json(&answer)?;
-        } else {
-            out.raw(&shown::shown(&answer.links, out, Timestamp::now()))?;
-        }
-        let ready = answer.links.iter().all(|link| is_true(&link.status.conditions, ConditionType::Ready));
-        if ready { Ok(()) } else { Err(Failure::told()) }
+        answer.tell(args, View::Process, out)
     })
+}
+
+impl Answer {
+    /// Shows it. Links that are not Ready are a failure.
+    pub(super) fn tell(&self, args: &StatusArgs, view: View, out: Out) -> Result<(), Failure> {
+        if args.output.is_json() {
+            out.json(self)?;
+        } else {
+            out.raw(&shown::shown(&self.links, view, out, Timestamp::now()))?;
+        }
+        let ready = self.links.iter().all(|link| is_true(&link.status.conditions, ConditionType::Ready));
+        if ready { Ok(()) } else { Err(Failure::told()) }
+    }
+
+    /// Shows it in place of what was `before`: a terminal is drawn anew; a pipe gets another block, a program another line,
+    /// when something changed.
+    pub(super) fn redraw(&self, before: Option<&Self>, args: &StatusArgs, view: View, out: Out) -> Result<(), Failure> {
+        let changed = before != Some(self);
+        if args.output.is_json() {
+            return if changed { out.line(serde_json::to_string(self).unwrap_or_default()) } else { Ok(()) };
+        }
+        let text = shown::shown(&self.links, view, out, Timestamp::now());
+        if out.is_terminal() {
+            return out.raw(&format!("{CLEAR}{text}"));
+        }
+        if changed { out.raw(&format!("{text}\n")) } else { Ok(()) }
+    }
 }
 
 async fn ask(args: &StatusArgs, client: &Client) -> Result<Answer, Failure> {
@@ -94,23 +124,11 @@ async fn ask(args: &StatusArgs, client: &Client) -> Result<Answer, Failure> {
     Ok(Answer { links })
 }
 
-/// A terminal is drawn anew; a pipe gets another block, a program another line, when something changed.
 async fn watch(args: &StatusArgs, client: &Client, out: Out) -> Result<(), Failure> {
     let mut before = None;
     loop {
         let answer = ask(args, client).await?;
-        if args.output.is_json() {
-            if before.as_ref() != Some(&answer) {
-                out.line(serde_json::to_string(&answer).unwrap_or_default())?;
-            }
-        } else {
-            let text = shown::shown(&answer.links, out, Timestamp::now());
-            if out.is_terminal() {
-                out.raw(&format!("{CLEAR}{text}"))?;
-            } else if before.as_ref() != Some(&answer) {
-                out.raw(&format!("{text}\n"))?;
-            }
-        }
+        answer.redraw(before.as_ref(), args, View::Process, out)?;
         before = Some(answer);
         tokio::time::sleep(PACE).await;
     }

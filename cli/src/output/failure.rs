@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::cluster::ClusterError;
 use crate::control::ControlError;
 use crate::runtime::RuntimeError;
 use crate::state::StateError;
@@ -14,7 +15,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// There is no running process, or no state.
+    /// There is no running process, no state, or no cluster.
     Absent = 3,
 }
 
@@ -78,6 +79,15 @@ impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::NotRunning(_) => Self::absent(error.to_string()),
+            _ => Self::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::NoKubeconfig | ClusterError::Unreachable { .. } => Self::absent(error.to_string()),
             _ => Self::failed(error.to_string()),
         }
     }

@@ -20,24 +20,38 @@ const ASPECTS: [ConditionType; 6] = [
 const WARNINGS: [ConditionType; 4] =
     [ConditionType::Stalled, ConditionType::PinOutdated, ConditionType::PolicyWidened, ConditionType::InternalError];
 
+/// Who told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::commands) enum View {
+    /// The process on this machine: it knows its streams.
+    Process,
+    /// The objects of a cluster: they say since when.
+    Cluster,
+}
+
 /// The whole answer.
-pub(super) fn shown(links: &[LinkStatus], out: Out, now: Timestamp) -> String {
+pub(super) fn shown(links: &[LinkStatus], view: View, out: Out, now: Timestamp) -> String {
     let style = out.style();
     if links.is_empty() {
-        return "no links are declared; add a SecureLink to the files that `securelink run -f` reads\n".to_owned();
+        let where_to = match view {
+            View::Process => "no links are declared; add a SecureLink to the files that `securelink run -f` reads\n",
+            View::Cluster => "no links are declared here; apply a SecureLink, or look into all namespaces with -A\n",
+        };
+        return where_to.to_owned();
     }
-    let mut table = Table::new(&["LINK", "PEER", "READY", "REASON", "STREAMS", "AGREEMENT", "CERTIFICATE"]);
+    let moving = if view == View::Cluster { "SINCE" } else { "STREAMS" };
+    let mut table = Table::new(&["LINK", "PEER", "READY", "REASON", moving, "AGREEMENT", "CERTIFICATE"]);
     for link in links {
-        table.row(row(link, now));
+        table.row(row(link, view, now));
     }
     let mut text = table.render(style);
     for link in links {
-        text.push_str(&wrong(link, out));
+        text.push_str(&wrong(link, view, out));
     }
     text
 }
 
-fn row(link: &LinkStatus, now: Timestamp) -> [Cell; 7] {
+fn row(link: &LinkStatus, view: View, now: Timestamp) -> [Cell; 7] {
     let status = &link.status;
     let ready = find(&status.conditions, ConditionType::Ready);
     let (word, tone) = match ready.map(|ready| ready.status.as_str()) {
@@ -45,13 +59,16 @@ fn row(link: &LinkStatus, now: Timestamp) -> [Cell; 7] {
         Some("False") => ("False", Tone::Bad),
         _ => ("Unknown", Tone::Warn),
     };
-    let streams = link.report.as_ref().map_or_else(|| "-".to_owned(), |report| report.streams.live.to_string());
+    let moving = match view {
+        View::Process => link.report.as_ref().map(|report| report.streams.live.to_string()),
+        View::Cluster => ready.map(|ready| span(now.duration_since(ready.last_transition_time.0).unsigned_abs())),
+    };
     [
         Cell::new(Tone::Strong, clean(&link.link.to_string())),
         clean(link.peer.as_deref().unwrap_or("-")).into(),
         Cell::new(tone, word),
         Cell::new(tone, ready.map_or("-".to_owned(), |ready| clean(&ready.reason))),
-        streams.into(),
+        moving.unwrap_or_else(|| "-".to_owned()).into(),
         agreement(status),
         certificate(status, now),
     ]
@@ -84,7 +101,7 @@ fn certificate(status: &SecureLinkStatus, now: Timestamp) -> Cell {
 }
 
 /// What is false, first cause first.
-fn wrong(link: &LinkStatus, out: Out) -> String {
+fn wrong(link: &LinkStatus, view: View, out: Out) -> String {
     let conditions = &link.status.conditions;
     let mut table = Table::new(&[]).indented(2).within(out.width());
     let mut told: Vec<&str> = Vec::new();
@@ -109,7 +126,8 @@ fn wrong(link: &LinkStatus, out: Out) -> String {
     for problem in &link.problems {
         if !conditions.iter().any(|condition| condition.message.contains(parts(problem).0)) {
             any = true;
-            tell(&mut table, ("✗", Tone::Bad), "Declared", problem);
+            let whose = if view == View::Cluster { "Operator" } else { "Declared" };
+            tell(&mut table, ("✗", Tone::Bad), whose, problem);
         }
     }
     if !any {
