@@ -330,6 +330,20 @@ fn an_api_server_that_is_not_there_is_exit_code_3_with_its_address() {
 }
 
 #[test]
+fn an_api_server_is_reached_through_the_proxy_of_its_kubeconfig() {
+    let proxy = ApiServer::start(|_: &Asked| forbidden("proxy"));
+    let text = std::fs::read_to_string(proxy.kubeconfig()).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    let cluster = &mut config["clusters"][0]["cluster"];
+    cluster["proxy-url"] = cluster["server"].clone();
+    cluster["server"] = "https://api.example:6443".into();
+    std::fs::write(proxy.kubeconfig(), config.to_string()).unwrap();
+    let ran = proxy.kubectl(&["status"]).expect(3);
+    assert!(ran.err.contains("the API server https://api.example:6443 cannot be reached"), "{}", ran.err);
+    assert!(proxy.lines().iter().all(|line| line.starts_with("CONNECT")) && !proxy.lines().is_empty());
+}
+
+#[test]
 fn the_same_binary_speaks_to_a_cluster_when_one_is_named_and_else_to_the_process_here() {
     let server = ApiServer::start(|_: &Asked| list(&[link("liaison", "europol", &ready())]));
     let kubeconfig = server.kubeconfig().display().to_string();

@@ -4,6 +4,7 @@ mod cuts;
 mod error;
 mod grants;
 mod objects;
+mod proxy;
 mod requests;
 
 use std::path::Path;
@@ -53,7 +54,15 @@ async fn config(args: &ClusterArgs) -> Result<Config, ClusterError> {
         Err(error) => return Err(ClusterError::Kubeconfig(error)),
     };
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
-    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(ClusterError::Kubeconfig)
+    let context = args.context.as_deref();
+    let mut config =
+        Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.map_err(ClusterError::Kubeconfig)?;
+    let proxy = proxy::wanted(&kubeconfig, context, &config.cluster_url, |name| std::env::var(name).ok());
+    config.proxy_url = match proxy.map(|proxy| proxy.parse()).transpose() {
+        Ok(proxy) => proxy,
+        Err(error) => return Err(ClusterError::Kubeconfig(KubeconfigError::ParseProxyUrl(error))),
+    };
+    Ok(config)
 }
 
 fn is_missing(error: &KubeconfigError) -> bool {
