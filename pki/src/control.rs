@@ -1,14 +1,20 @@
 //! TLS of a relay's control port: the relay presents its link's leaf, who asks presents a certificate under a control CA.
 //! Trust here has nothing to do with a peer's: the two never share a root store. Opens no socket.
 
+mod authority;
+
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::client::{ClientConfig, Resumption};
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 
 use crate::certificate::{CertificateError, Parsed, certificates_from_pem};
-use crate::tls::{Clock, Credentials, TlsError, provider, refused_config};
+use crate::tls::{Clock, Credentials, Dates, PeerVerifier, TlsError, provider, refused_config};
+use crate::verify::PeerTrust;
+
+pub use authority::{ControlAuthority, ControllerError};
 
 /// What is spoken on the control port.
 const ALPN: &[u8] = b"http/1.1";
@@ -51,6 +57,22 @@ pub fn server_config(ours: &Credentials, cas: &[String], clock: &Clock) -> Resul
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// Asks the relays of one link and nobody else. `ours` is of a [`ControlAuthority`]; a relay proves itself by a leaf of its
+/// link under a root of ours (`relay`). Its dates are not looked at: a relay whose leaf has ended is to be given a new one
+/// (contracts 4).
+pub fn client_config(ours: &Credentials, relay: &PeerTrust, clock: &Clock) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_details(provider(false), Arc::new(clock.clone()));
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(refused_config)?;
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(PeerVerifier::dated(relay, Dates::AreIgnored))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(ours.certified())));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
     Ok(Arc::new(config))
 }
 

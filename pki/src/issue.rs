@@ -9,7 +9,7 @@ use crate::certificate::{
 };
 use crate::key::{KeyError, PrivateKey};
 use crate::leaf::Leaf;
-use crate::lifetimes::{Role, Schedule, Validity};
+use crate::lifetimes::{Role, Schedule, Validity, due};
 use crate::refusal::Refusal;
 use crate::template;
 
@@ -191,6 +191,11 @@ impl Intermediate {
     /// Its own dates.
     pub fn validity(&self) -> Validity {
         self.validity
+    }
+
+    /// When it is renewed.
+    pub fn due(&self) -> Timestamp {
+        due(Role::Intermediate, &self.validity, &self.chain[0])
     }
 
     /// The earliest end of the chain: no leaf outlives it.

@@ -10,7 +10,7 @@ use crate::certificate::{
 };
 use crate::issue::{IssueError, root_of};
 use crate::key::PrivateKey;
-use crate::lifetimes::Validity;
+use crate::lifetimes::{Role, Validity, due};
 use crate::refusal::Refusal;
 use crate::template;
 use crate::verify::{PeerTrust, VerifiedPeer, identity_of, verify};
@@ -59,6 +59,16 @@ impl Leaf {
         verify(&self.chain, &trust, now)
     }
 
+    /// The root it verifies to, whatever its dates say of now: they are judged apart.
+    pub fn chains_to(&self, now: Timestamp) -> Option<Fingerprint> {
+        self.check(self.validity.nearest(now)).ok().map(|verified| verified.root)
+    }
+
+    /// When it is renewed.
+    pub fn due(&self) -> Timestamp {
+        due(Role::Leaf, &self.validity, &self.chain[0])
+    }
+
     /// The private key.
     pub fn key(&self) -> &PrivateKey {
         &self.key
@@ -92,6 +102,12 @@ impl Leaf {
     /// Serial number, big-endian.
     pub fn serial(&self) -> &[u8] {
         &self.serial
+    }
+
+    /// The same in lower-case hexadecimal.
+    pub fn serial_hex(&self) -> String {
+        let digits = self.serial.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
     }
 
     /// Fingerprint of the root it chains to.

@@ -5,6 +5,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::certificate::sha256;
+
 /// How far back every certificate is dated, for peers whose clocks are behind (product, "Trust in two lines").
 pub const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
 /// How long a link must survive without its operator, counted from any moment (promise P6).
@@ -61,6 +63,11 @@ impl Validity {
     pub fn contains(&self, now: Timestamp) -> bool {
         self.not_before <= now && now <= self.not_after
     }
+
+    /// `now`, or where that lies without, the end that is nearer to it.
+    pub fn nearest(&self, now: Timestamp) -> Timestamp {
+        now.clamp(self.not_before, self.not_after.max(self.not_before))
+    }
 }
 
 /// What to issue now, and when to do it again.
@@ -105,6 +112,13 @@ pub fn renew_at(role: Role, validity: &Validity, jitter: f64) -> Timestamp {
     let lawful = shift(validity.not_after, -(SURVIVAL + MARGIN));
     let third = shift(issued, validity.not_after.duration_since(issued) / 3);
     shift(issued, period).min(lawful.max(third))
+}
+
+/// When `certificate` with these dates is renewed. The jitter comes from the certificate itself, so that every look gives
+/// one answer and a thousand of one date give a thousand (fault F40).
+pub fn due(role: Role, validity: &Validity, certificate: &[u8]) -> Timestamp {
+    let random = sha256(certificate);
+    renew_at(role, validity, f64::from(u16::from_be_bytes([random[0], random[1]])) / f64::from(u16::MAX))
 }
 
 /// `from` moved by `by`, stopping at the ends of time.

@@ -20,7 +20,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use securelink_id::Fingerprint;
 use zeroize::Zeroize as _;
 
-use crate::key::KeyError;
+use crate::certificate::validity_of;
+use crate::key::{KeyError, PrivateKey};
 use crate::leaf::Leaf;
 use crate::refusal::{Alert, Refusal, Which, timestamp, unix_time};
 use crate::transitions::Transitions;
@@ -88,10 +89,14 @@ pub struct Credentials(Arc<CertifiedKey>);
 impl Credentials {
     /// From a leaf and the way to its root; `pin` is the hash of ours that this peer said it uses, if it did.
     pub fn new(leaf: &Leaf, transitions: &Transitions, pin: Option<&Fingerprint>) -> Result<Self, TlsError> {
-        let mut der = leaf.key().to_der()?;
+        Self::assemble(leaf.key(), transitions.presented(leaf.chain(), pin))
+    }
+
+    pub(crate) fn assemble(key: &PrivateKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
+        let mut der = key.to_der()?;
         let key = aws_lc_rs::sign::any_ecdsa_type(&der).map_err(|_| KeyError::Unreadable);
         der.zeroize();
-        Ok(Self(Arc::new(CertifiedKey::new(transitions.presented(leaf.chain(), pin), key?))))
+        Ok(Self(Arc::new(CertifiedKey::new(chain, key?))))
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
@@ -173,17 +178,37 @@ static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
 
 /// [`verify()`] in the two shapes rustls asks for.
 #[derive(Debug)]
-struct PeerVerifier(PeerTrust);
+pub(crate) struct PeerVerifier {
+    trust: PeerTrust,
+    dates: Dates,
+}
+
+/// Which moment a chain is judged at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Dates {
+    /// Now.
+    Count,
+    /// A moment within the leaf's own dates: who made it counts, and not when.
+    AreIgnored,
+}
 
 impl PeerVerifier {
     fn new(trust: &PeerTrust) -> Arc<Self> {
-        Arc::new(Self(trust.clone()))
+        Self::dated(trust, Dates::Count)
+    }
+
+    pub(crate) fn dated(trust: &PeerTrust, dates: Dates) -> Arc<Self> {
+        Arc::new(Self { trust: trust.clone(), dates })
     }
 
     fn judge(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let presented: Vec<CertificateDer<'_>> =
             std::iter::once(leaf).chain(rest).map(|der| CertificateDer::from(der.as_ref())).collect();
-        verify(&presented, &self.0, timestamp(now)).map(drop).map_err(|refusal| into_rustls(refusal, now))
+        let at = match self.dates {
+            Dates::Count => timestamp(now),
+            Dates::AreIgnored => validity_of(leaf).map_or(timestamp(now), |dates| dates.nearest(timestamp(now))),
+        };
+        verify(&presented, &self.trust, at).map(drop).map_err(|refusal| into_rustls(refusal, now))
     }
 }
 
