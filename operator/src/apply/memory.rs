@@ -1,0 +1,185 @@
+//! What was written lately: caches lag, and what they do not show yet must not be written twice.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::{Resource, ResourceExt as _};
+use securelink_plan::ObjectKind;
+use securelink_plan::drift::Differences;
+use securelink_relay_config::LinkRef;
+use serde_json::Value;
+
+use super::Kind;
+
+/// For how long what was written counts although the cache does not show it: beyond, the cache is believed.
+pub const LAG: Duration = Duration::from_secs(3);
+
+type Key = (ObjectKind, LinkRef, String);
+
+/// What was written lately, of all links.
+#[derive(Default)]
+pub struct Memory(Mutex<HashMap<Key, Entry>>);
+
+#[derive(Default)]
+struct Entry {
+    /// The object as the API server answered, and when.
+    written: Option<(Arc<dyn Any + Send + Sync>, Instant)>,
+    /// The uid of one that was deleted.
+    removed: Option<String>,
+    /// Hash of what was wanted.
+    wanted: Option<u64>,
+    /// What differed right after a write: somebody else's doing that is not fought over.
+    settled: Option<Differences>,
+}
+
+impl Memory {
+    /// The newer of what the cache shows and what was written; whether the cache lags.
+    pub fn latest<K: Kind>(&self, link: &LinkRef, name: &str, cached: Option<Arc<K>>) -> (Option<Arc<K>>, bool) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(&(K::KIND, link.clone(), name.to_owned())) else { return (cached, false) };
+        let written = entry.written.as_ref().filter(|(_, at)| at.elapsed() < LAG);
+        let written = written.and_then(|(object, _)| Arc::clone(object).downcast::<K>().ok());
+        match (written, cached) {
+            (Some(written), Some(cached)) if version(written.as_ref()) <= version(cached.as_ref()) => {
+                entry.written = None;
+                (Some(cached), false)
+            }
+            (Some(written), _) => (Some(written), true),
+            (None, cached) => (cached, false),
+        }
+    }
+
+    /// Remembers an answer.
+    pub fn written<K: Kind>(&self, link: &LinkRef, wanted: &Value, object: K) -> Arc<K> {
+        let object = Arc::new(object);
+        let mut entries = self.lock();
+        let entry = entries.entry((K::KIND, link.clone(), object.name_any())).or_default();
+        entry.written = Some((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now()));
+        entry.wanted = Some(hash(wanted));
+        entry.settled = None;
+        object
+    }
+
+    /// Forgets an object that turned out to be another one, or none.
+    pub fn forget(&self, kind: ObjectKind, link: &LinkRef, name: &str) {
+        self.lock().remove(&(kind, link.clone(), name.to_owned()));
+    }
+
+    /// Whether just this was wanted, and in place, before: what differs then was changed by others.
+    pub fn wanted_before(&self, kind: ObjectKind, link: &LinkRef, name: &str, wanted: &Value) -> bool {
+        let key = (kind, link.clone(), name.to_owned());
+        self.lock().get(&key).is_some_and(|entry| entry.wanted == Some(hash(wanted)))
+    }
+
+    /// Remembers that this is in place, and what differs all the same.
+    pub fn settle(&self, kind: ObjectKind, link: &LinkRef, name: &str, wanted: &Value, found: &Differences) {
+        let mut entries = self.lock();
+        let entry = entries.entry((kind, link.clone(), name.to_owned())).or_default();
+        entry.wanted = Some(hash(wanted));
+        let differs = !found.is_empty();
+        if differs {
+            tracing::warn!(%link, %kind, name, missing = ?found.missing, surplus = ?found.surplus, "something in this cluster changes an object at once after it is written; it is left so");
+        }
+        entry.settled = differs.then(|| found.clone());
+    }
+
+    /// Whether just these differences were there right after a write of the same.
+    pub fn is_settled(
+        &self,
+        kind: ObjectKind,
+        link: &LinkRef,
+        name: &str,
+        wanted: &Value,
+        found: &Differences,
+    ) -> bool {
+        let entries = self.lock();
+        let entry = entries.get(&(kind, link.clone(), name.to_owned()));
+        entry.is_some_and(|entry| entry.wanted == Some(hash(wanted)) && entry.settled.as_ref() == Some(found))
+    }
+
+    /// Remembers that an object was deleted.
+    pub fn removed<K: Kind>(&self, link: &LinkRef, object: &K) {
+        let entry = Entry { removed: object.uid(), ..Entry::default() };
+        self.lock().insert((K::KIND, link.clone(), object.name_any()), entry);
+    }
+
+    /// Whether an object that the cache shows was deleted.
+    pub fn is_gone<K: Kind>(&self, link: &LinkRef, object: &K) -> bool {
+        let entries = self.lock();
+        let entry = entries.get(&(K::KIND, link.clone(), object.name_any()));
+        entry.is_some_and(|entry| entry.removed.is_some() && entry.removed == object.uid())
+    }
+
+    /// Forgets all of a link that is gone.
+    pub fn forget_link(&self, link: &LinkRef) {
+        self.lock().retain(|(_, of, _), _| of != link);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A resourceVersion as a number, which it is for every kind written here; 0 where it is none.
+fn version<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+fn hash(value: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ServiceAccount;
+    use serde_json::json;
+
+    use super::*;
+
+    fn account(version: &str) -> ServiceAccount {
+        let mut account = ServiceAccount::default();
+        account.metadata.name = Some("a".to_owned());
+        account.metadata.uid = Some("1".to_owned());
+        account.metadata.resource_version = Some(version.to_owned());
+        account
+    }
+
+    fn link() -> LinkRef {
+        LinkRef { namespace: "n".to_owned(), name: "l".to_owned() }
+    }
+
+    #[test]
+    fn what_was_written_counts_until_the_cache_shows_it() {
+        let (memory, link) = (Memory::default(), link());
+        memory.written(&link, &json!(1), account("7"));
+        let latest = |cached: Option<&str>| {
+            let (found, lags) = memory.latest(&link, "a", cached.map(|at| Arc::new(account(at))));
+            (found.and_then(|found| found.resource_version()), lags)
+        };
+        assert_eq!(latest(None), (Some("7".to_owned()), true));
+        assert_eq!(latest(Some("6")), (Some("7".to_owned()), true));
+        assert_eq!(latest(Some("10")), (Some("10".to_owned()), false));
+        assert_eq!(latest(None), (None, false), "seen once, its absence is a deletion");
+    }
+
+    #[test]
+    fn a_difference_is_drift_only_where_the_same_was_in_place_and_is_not_fought_over_twice() {
+        let (memory, link) = (Memory::default(), link());
+        let differs = Differences { missing: vec!["spec.replicas".to_owned()], surplus: Vec::new() };
+        let kind = ObjectKind::Deployment;
+        assert!(!memory.wanted_before(kind, &link, "a", &json!(1)));
+        memory.settle(kind, &link, "a", &json!(1), &Differences::default());
+        assert!(memory.wanted_before(kind, &link, "a", &json!(1)));
+        assert!(!memory.wanted_before(kind, &link, "a", &json!(2)));
+        assert!(!memory.is_settled(kind, &link, "a", &json!(1), &differs));
+        memory.settle(kind, &link, "a", &json!(1), &differs);
+        assert!(memory.is_settled(kind, &link, "a", &json!(1), &differs));
+        assert!(!memory.is_settled(kind, &link, "a", &json!(2), &differs));
+    }
+}

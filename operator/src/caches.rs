@@ -1,0 +1,137 @@
+//! What the operator knows of the cluster, from watches only: nothing here asks the API server for one object.
+//!
+//! Our own kinds and namespaces are watched in the whole cluster. What belongs to links is watched in the namespaces of
+//! links, and Services behind exports in theirs, each only where the operator was granted it (P11).
+
+mod declared;
+mod space;
+mod watching;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use securelink_crds::keys::{MANAGED_BY, MANAGER};
+use securelink_crds::{LinkCut, LinkIdentity, LinkPolicy, SecureLink};
+use securelink_relay_config::LinkRef;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::{Change, Gone, Hub};
+use crate::metrics::Metrics;
+
+pub use declared::{Cuts, Declarations, DeclaredIdentity, DeclaredLink, Policies};
+pub use space::{Access, Space, Target};
+pub use watching::Watching;
+
+/// Everything that is watched.
+pub struct Caches {
+    watching: Watching,
+    /// Links, identities, policies and cuts, judged.
+    pub declared: Declarations,
+    namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// The operator's own keys.
+    pub keys: Store<Secret>,
+    spaces: Mutex<HashMap<String, Arc<Space>>>,
+    targets: Mutex<HashMap<String, Arc<Target>>>,
+}
+
+impl Caches {
+    /// Begins to watch. `namespace` is the operator's own.
+    pub fn start(client: &Client, namespace: &str, hub: &Hub, metrics: &Metrics, stop: &CancellationToken) -> Self {
+        let watching = Watching::new(client.clone(), hub.clone(), metrics.clone(), stop.clone());
+        let declared = Declarations::new(Links {
+            links: watching.dynamic::<SecureLink>(|object, gone| match (named(object), gone) {
+                (Some(link), true) => Change::Gone(Gone {
+                    link,
+                    uid: object.metadata.uid.clone().unwrap_or_default(),
+                    generation: object.metadata.generation.and_then(|at| u64::try_from(at).ok()).unwrap_or_default(),
+                }),
+                (Some(link), false) => Change::Link(link),
+                (None, _) => Change::Everything,
+            }),
+            identities: watching
+                .dynamic::<LinkIdentity>(|object, _| named(object).map_or(Change::Everything, Change::Identity)),
+            policies: watching.dynamic::<LinkPolicy>(|_, _| Change::Everything),
+            cuts: watching.dynamic::<LinkCut>(|object, _| Change::Brake {
+                namespace: object.metadata.namespace.clone().unwrap_or_default(),
+                link: object.data["spec"]["linkRef"]["name"].as_str().map(str::to_owned),
+            }),
+        });
+        let namespaces = watching.metadata::<Namespace>(|object| in_namespace(object.metadata.name.as_deref()));
+        let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        let keys = watching.typed(Api::<Secret>::namespaced(client.clone(), namespace), ours, None, |secret| {
+            crate::keys::identity_of(secret).map_or(Change::Everything, Change::Identity)
+        });
+        Self { watching, declared, namespaces, keys, spaces: Mutex::default(), targets: Mutex::default() }
+    }
+
+    /// Waits until everything that is watched in the whole cluster has been seen once.
+    pub async fn ready(&self) {
+        self.declared.ready().await;
+        let _ = self.namespaces.wait_until_ready().await;
+        let _ = self.keys.wait_until_ready().await;
+    }
+
+    /// The labels of a namespace, if it is there.
+    pub fn labels(&self, namespace: &str) -> Option<Arc<PartialObjectMeta<Namespace>>> {
+        self.namespaces.get(&ObjectRef::new(namespace))
+    }
+
+    /// What belongs to links in a namespace; watched from now on.
+    pub fn space(&self, namespace: &str) -> Arc<Space> {
+        let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let space =
+            spaces.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Space::start(&self.watching, namespace)));
+        Arc::clone(space)
+    }
+
+    /// What belongs to links in a namespace, if it is watched.
+    pub fn watched_space(&self, namespace: &str) -> Option<Arc<Space>> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned()
+    }
+
+    /// The Services of a namespace that exports lead to; watched from now on.
+    pub fn target(&self, namespace: &str) -> Arc<Target> {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let target =
+            targets.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Target::start(&self.watching, namespace)));
+        Arc::clone(target)
+    }
+
+    /// Ends the watches that no link needs any more: `spaces` and `targets` are the namespaces in use.
+    pub fn retain(&self, spaces: &dyn Fn(&str) -> bool, targets: &dyn Fn(&str) -> bool) {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner).retain(|namespace, _| spaces(namespace));
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).retain(|namespace, _| targets(namespace));
+    }
+}
+
+/// The stores of our own kinds.
+pub struct Links {
+    /// `SecureLink`s.
+    pub links: Store<DynamicObject>,
+    /// `LinkIdentity`s.
+    pub identities: Store<DynamicObject>,
+    /// `LinkPolicy`s.
+    pub policies: Store<DynamicObject>,
+    /// `LinkCut`s.
+    pub cuts: Store<DynamicObject>,
+}
+
+/// How an object of one of our kinds is looked up.
+pub fn reference<K: kube::Resource<DynamicType = ()>>(at: &LinkRef) -> ObjectRef<DynamicObject> {
+    ObjectRef::new_with(&at.name, ApiResource::erase::<K>(&())).within(&at.namespace)
+}
+
+/// The namespace and name of an object.
+pub fn named(object: &DynamicObject) -> Option<LinkRef> {
+    let metadata = &object.metadata;
+    Some(LinkRef { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
+}
+
+fn in_namespace(namespace: Option<&str>) -> Change {
+    namespace.map_or(Change::Everything, |namespace| Change::Namespace(namespace.to_owned()))
+}

@@ -1,0 +1,218 @@
+//! Our own kinds, judged as an API server of this version would: an object may have been stored under another schema.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kube::api::DynamicObject;
+use kube::runtime::reflector::Store;
+use securelink_crds::load::{self, Object};
+use securelink_crds::{LinkCut, LinkIdentity, LinkPolicy, SecureLink};
+use securelink_plan::Declared;
+use securelink_relay_config::LinkRef;
+use serde_json::Value;
+
+use super::{Links, named, reference};
+
+/// A `SecureLink` as it is now.
+#[derive(Clone, Debug)]
+pub struct DeclaredLink {
+    /// The object: metadata and status.
+    pub object: Arc<DynamicObject>,
+    /// Its judgment.
+    pub declared: Declared,
+}
+
+/// A `LinkIdentity` as it is now.
+#[derive(Clone, Debug)]
+pub struct DeclaredIdentity {
+    /// The object: metadata and status.
+    pub object: Arc<DynamicObject>,
+    /// The identity; absent where it is invalid.
+    pub identity: Option<LinkIdentity>,
+}
+
+/// The policies.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    /// The valid ones.
+    pub valid: Vec<LinkPolicy>,
+    /// Names of those that are not: nothing new is accepted while a guard rail cannot be read.
+    pub invalid: Vec<String>,
+}
+
+/// The cuts of a namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Cuts {
+    /// The valid ones.
+    pub valid: Vec<LinkCut>,
+    /// Those that are not, by name: a slip in an emergency must not keep the brake from working.
+    pub invalid: Vec<(String, Value)>,
+}
+
+/// A judged object and the version it was judged at.
+type Kept = (Option<String>, Arc<Result<Object, (Value, Vec<load::Problem>)>>);
+
+/// Our own kinds.
+pub struct Declarations {
+    stores: Links,
+    /// By kind, namespace and name; judging a schema with its rules takes a millisecond, and objects seldom change.
+    judged: Mutex<HashMap<(&'static str, String, String), Kept>>,
+}
+
+impl Declarations {
+    pub(super) fn new(stores: Links) -> Self {
+        Self { stores, judged: Mutex::default() }
+    }
+
+    pub(super) async fn ready(&self) {
+        for store in [&self.stores.links, &self.stores.identities, &self.stores.policies, &self.stores.cuts] {
+            let _ = store.wait_until_ready().await;
+        }
+    }
+
+    /// The store of links, for the driver.
+    pub fn links(&self) -> &Store<DynamicObject> {
+        &self.stores.links
+    }
+
+    /// The store of identities, for the driver.
+    pub fn identities(&self) -> &Store<DynamicObject> {
+        &self.stores.identities
+    }
+
+    /// The store of cuts, for the driver.
+    pub fn cut_objects(&self) -> &Store<DynamicObject> {
+        &self.stores.cuts
+    }
+
+    /// All links.
+    pub fn all_links(&self) -> Vec<LinkRef> {
+        self.stores.links.state().iter().filter_map(|object| named(object)).collect()
+    }
+
+    /// All cuts.
+    pub fn all_cuts(&self) -> Vec<LinkRef> {
+        self.stores.cuts.state().iter().filter_map(|object| named(object)).collect()
+    }
+
+    /// All identities.
+    pub fn all_identities(&self) -> Vec<LinkRef> {
+        self.stores.identities.state().iter().filter_map(|object| named(object)).collect()
+    }
+
+    /// A link, if it is there.
+    pub fn link(&self, at: &LinkRef) -> Option<DeclaredLink> {
+        let object = self.stores.links.get(&reference::<SecureLink>(at))?;
+        let judged = self.judge("SecureLink", &object);
+        let declared = match judged.as_ref() {
+            Ok(Object::SecureLink(link)) => Declared::Valid(link.clone()),
+            Ok(_) => Declared::Invalid { value: Value::Null, problems: Vec::new() },
+            Err((value, problems)) => Declared::Invalid { value: value.clone(), problems: problems.clone() },
+        };
+        Some(DeclaredLink { object, declared })
+    }
+
+    /// An identity, if it is there.
+    pub fn identity(&self, at: &LinkRef) -> Option<DeclaredIdentity> {
+        let object = self.stores.identities.get(&reference::<LinkIdentity>(at))?;
+        let identity = match self.judge("LinkIdentity", &object).as_ref() {
+            // A judgment is of the spec: the status is as it was read.
+            Ok(Object::LinkIdentity(identity)) => Some(LinkIdentity {
+                status: serde_json::from_value(object.data["status"].clone()).ok(),
+                ..identity.as_ref().clone()
+            }),
+            _ => None,
+        };
+        Some(DeclaredIdentity { object, identity })
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> Policies {
+        let mut policies = Policies::default();
+        for object in self.stores.policies.state() {
+            match self.judge("LinkPolicy", &object).as_ref() {
+                Ok(Object::LinkPolicy(policy)) => policies.valid.push(policy.as_ref().clone()),
+                _ => policies.invalid.push(object.metadata.name.clone().unwrap_or_default()),
+            }
+        }
+        policies.valid.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        policies
+    }
+
+    /// The cuts of a namespace.
+    pub fn cuts(&self, namespace: &str) -> Cuts {
+        let mut cuts = Cuts::default();
+        let here = |object: &DynamicObject| object.metadata.namespace.as_deref() == Some(namespace);
+        for object in self.stores.cuts.state_filter(here) {
+            // Being deleted is to be released: what waits is somebody's finalizer.
+            if object.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            match self.judge("LinkCut", &object).as_ref() {
+                Ok(Object::LinkCut(cut)) => cuts.valid.push(LinkCut {
+                    status: serde_json::from_value(object.data["status"].clone()).ok(),
+                    ..cut.as_ref().clone()
+                }),
+                Err((value, _)) => {
+                    cuts.invalid.push((object.metadata.name.clone().unwrap_or_default(), value.clone()));
+                }
+                Ok(_) => {}
+            }
+        }
+        cuts.valid.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        cuts
+    }
+
+    /// Links to the same organization, as they are written, with when they were made: for the oldest to win.
+    pub fn links_to(&self, peer: &str) -> Vec<Arc<DynamicObject>> {
+        let to = |object: &DynamicObject| object.data["spec"]["peer"]["trustDomain"].as_str() == Some(peer);
+        self.stores.links.state_filter(to)
+    }
+
+    fn judge(&self, kind: &'static str, object: &DynamicObject) -> Arc<Result<Object, (Value, Vec<load::Problem>)>> {
+        let metadata = &object.metadata;
+        let key = (kind, metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        let version = metadata.resource_version.clone();
+        if let Some((at, judged)) = self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && *at == version
+        {
+            return Arc::clone(judged);
+        }
+        let value = as_value(kind, object);
+        let judged = Arc::new(load::judge(&value, None).map_err(|problems| (value, problems)));
+        let kept = (version, Arc::clone(&judged));
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
+        judged
+    }
+
+    /// Forgets the judgments of objects that are gone.
+    pub fn forget_gone(&self) {
+        let of = |store: &Store<DynamicObject>| {
+            let name = |object: &Arc<DynamicObject>| {
+                (
+                    object.metadata.namespace.clone().unwrap_or_default(),
+                    object.metadata.name.clone().unwrap_or_default(),
+                )
+            };
+            store.state().iter().map(name).collect::<std::collections::HashSet<_>>()
+        };
+        let there = [
+            ("SecureLink", of(&self.stores.links)),
+            ("LinkIdentity", of(&self.stores.identities)),
+            ("LinkPolicy", of(&self.stores.policies)),
+            ("LinkCut", of(&self.stores.cuts)),
+        ];
+        let is_there = |(kind, namespace, name): &(&str, String, String)| {
+            there.iter().any(|(of, names)| of == kind && names.contains(&(namespace.clone(), name.clone())))
+        };
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| is_there(key));
+    }
+}
+
+fn as_value(kind: &str, object: &DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    // A list leaves both out of its items.
+    value["apiVersion"] = format!("{}/{}", securelink_crds::GROUP, securelink_crds::VERSION).into();
+    value["kind"] = kind.into();
+    value
+}

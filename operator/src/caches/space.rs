@@ -1,0 +1,210 @@
+//! What is watched in one namespace: what belongs to its links, or the Services that exports lead to.
+
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt as _};
+use securelink_crds::keys::{LINK, MANAGED_BY, MANAGER};
+use securelink_relay_config::LinkRef;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::watching::{Denial, OnDenial, Watching};
+use crate::hub::Change;
+
+/// Whether a namespace's objects are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Not everything was seen yet.
+    Starting,
+    /// Everything is known.
+    Ready,
+    /// A right lacks, and has since the watches began.
+    Denied(Denial),
+}
+
+/// What belongs to the links of a namespace. Dropped, its watches end.
+pub struct Space {
+    /// Leaves. Of somebody else's Secrets nothing is read.
+    pub secrets: Store<Secret>,
+    /// The relays' configurations.
+    pub config_maps: Store<ConfigMap>,
+    /// The relays' accounts.
+    pub service_accounts: Store<ServiceAccount>,
+    /// The relays.
+    pub deployments: Store<Deployment>,
+    /// All Services, for the exports among them.
+    pub services: Store<Service>,
+    /// All policies, for those that select our relays.
+    pub network_policies: Store<NetworkPolicy>,
+    /// How many relays may be taken away.
+    pub disruption_budgets: Store<PodDisruptionBudget>,
+    /// The relays' pods.
+    pub pods: Store<Pod>,
+    access: watch::Receiver<Access>,
+    _end: DropGuard,
+}
+
+impl Space {
+    pub(super) fn start(watching: &Watching, namespace: &str) -> Self {
+        let gate = Gate::new(watching, namespace);
+        let watches = Watches { gate: &gate, namespace };
+        let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        let space = Self {
+            secrets: watches.of(ours()),
+            config_maps: watches.of(ours()),
+            service_accounts: watches.of(ours()),
+            deployments: watches.of(ours()),
+            services: watches.of(watcher::Config::default()),
+            network_policies: watches.of(watcher::Config::default()),
+            disruption_budgets: watches.of(ours()),
+            pods: watches.of(ours()),
+            access: gate.access.subscribe(),
+            _end: gate.stop.clone().drop_guard(),
+        };
+        let ready = [
+            seen(&space.secrets),
+            seen(&space.config_maps),
+            seen(&space.service_accounts),
+            seen(&space.deployments),
+            seen(&space.services),
+            seen(&space.network_policies),
+            seen(&space.disruption_budgets),
+            seen(&space.pods),
+        ];
+        gate.open_after(ready);
+        space
+    }
+
+    /// Whether its objects are known.
+    pub fn access(&self) -> Access {
+        self.access.borrow().clone()
+    }
+
+    /// Follows it.
+    pub fn follow(&self) -> watch::Receiver<Access> {
+        self.access.clone()
+    }
+}
+
+/// The Services of a namespace that exports lead to. Dropped, its watch ends.
+pub struct Target {
+    /// All of them.
+    pub services: Store<Service>,
+    access: watch::Receiver<Access>,
+    _end: DropGuard,
+}
+
+impl Target {
+    pub(super) fn start(watching: &Watching, namespace: &str) -> Self {
+        let gate = Gate::new(watching, namespace);
+        let api = Api::namespaced(gate.watching.client(), namespace);
+        // Who exports from here is not known by the Service: all links look.
+        let services =
+            gate.watching.typed(api, watcher::Config::default(), Some(gate.denied()), |_: &Service| Change::Everything);
+        let target = Self { services, access: gate.access.subscribe(), _end: gate.stop.clone().drop_guard() };
+        gate.open_after([seen(&target.services)]);
+        target
+    }
+
+    /// Whether its Services are known.
+    pub fn access(&self) -> Access {
+        self.access.borrow().clone()
+    }
+}
+
+/// Says when a namespace is known, or which right lacks.
+struct Gate {
+    watching: Watching,
+    stop: CancellationToken,
+    access: watch::Sender<Access>,
+    namespace: String,
+}
+
+impl Gate {
+    fn new(watching: &Watching, namespace: &str) -> Self {
+        let stop = watching.stop().child_token();
+        let access = watch::Sender::new(Access::Starting);
+        Self { watching: watching.until(stop.clone()), stop, access, namespace: namespace.to_owned() }
+    }
+
+    /// A right that lacks later, when everything has been seen, changes nothing here: what is known stays known, and the
+    /// watch says so in the log and in its metric.
+    fn denied(&self) -> OnDenial {
+        let (access, hub, namespace) = (self.access.clone(), self.watching.hub().clone(), self.namespace.clone());
+        Arc::new(move |denial| {
+            let changed = access.send_if_modified(|access| {
+                let news = *access == Access::Starting;
+                if news {
+                    *access = Access::Denied(denial.clone());
+                }
+                news
+            });
+            if changed {
+                hub.tell(Change::Everything);
+                tracing::warn!(namespace, verb = denial.verb, resource = denial.resource, "not granted");
+            }
+        })
+    }
+
+    fn open_after<const N: usize>(&self, ready: [Seen; N]) {
+        let (access, hub, stop) = (self.access.clone(), self.watching.hub().clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let all = futures_util::future::join_all(ready);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = all => {}
+            }
+            access.send_replace(Access::Ready);
+            hub.tell(Change::Everything);
+        });
+    }
+}
+
+type Seen = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn seen<K>(store: &Store<K>) -> Seen
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let store = store.clone();
+    Box::pin(async move {
+        let _ = store.wait_until_ready().await;
+    })
+}
+
+struct Watches<'a> {
+    gate: &'a Gate,
+    namespace: &'a str,
+}
+
+impl Watches<'_> {
+    /// Watches a kind; what it tells of concerns the link it is labelled with, or all of the namespace.
+    fn of<K>(&self, config: watcher::Config) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api = Api::namespaced(self.gate.watching.client(), self.namespace);
+        let namespace = self.namespace.to_owned();
+        self.gate.watching.typed(api, config, Some(self.gate.denied()), move |object: &K| {
+            // A label is a hint of whom to wake, never a proof of whose the object is.
+            match object.labels().get(LINK) {
+                Some(name) => Change::Link(LinkRef { namespace: namespace.clone(), name: name.clone() }),
+                None => Change::Namespace(namespace.clone()),
+            }
+        })
+    }
+}

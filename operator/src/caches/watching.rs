@@ -1,0 +1,178 @@
+//! One watch: a store that follows it, changes told to the hub, and refusals told to whoever needs to know of them.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::{Change, Hub};
+use crate::metrics::Metrics;
+
+/// What the API server refused: the verb and the resource that a rule lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// `list` or `watch`.
+    pub verb: &'static str,
+    /// Such as `secrets`.
+    pub resource: String,
+}
+
+/// Told of each refusal.
+pub(super) type OnDenial = Arc<dyn Fn(Denial) + Send + Sync>;
+
+/// Starts watches.
+#[derive(Clone)]
+pub struct Watching {
+    client: Client,
+    hub: Hub,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+impl Watching {
+    /// Watches until `stop`.
+    pub fn new(client: Client, hub: Hub, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self { client, hub, metrics, stop }
+    }
+
+    /// The client of all watches.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Where changes are told.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The same, ended by itself or by `stop`.
+    pub fn until(&self, stop: CancellationToken) -> Self {
+        Self { stop, ..self.clone() }
+    }
+
+    /// What ends these watches.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// One of our own kinds in the whole cluster, undecoded: what no longer decodes must not stop the watch (fault F14).
+    pub fn dynamic<K: Resource<DynamicType = ()>>(
+        &self,
+        change: impl Fn(&DynamicObject, bool) -> Change + Send + 'static,
+    ) -> Store<DynamicObject> {
+        let resource = ApiResource::erase::<K>(&());
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
+        let writer = reflector::store::Writer::new(resource.clone());
+        let store = writer.as_reader();
+        let stream = kube::runtime::watcher(api, watcher::Config::default());
+        self.spawn(stream, writer, resource.plural, None, change);
+        store
+    }
+
+    /// Names and labels of a kind in the whole cluster.
+    pub fn metadata<K>(
+        &self,
+        change: impl Fn(&PartialObjectMeta<K>) -> Change + Send + 'static,
+    ) -> Store<PartialObjectMeta<K>>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let api = Api::<PartialObjectMeta<K>>::all(self.client.clone());
+        let stream = kube::runtime::watcher(api, watcher::Config::default());
+        self.spawn(stream, writer, K::plural(&()).into_owned(), None, move |object, _| change(object));
+        store
+    }
+
+    /// A kind where `api` looks.
+    pub fn typed<K>(
+        &self,
+        api: Api<K>,
+        config: watcher::Config,
+        denied: Option<OnDenial>,
+        change: impl Fn(&K) -> Change + Send + 'static,
+    ) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let (store, writer) = reflector::store();
+        let stream = kube::runtime::watcher(api, config);
+        self.spawn(stream, writer, K::plural(&()).into_owned(), denied, move |object, _| change(object));
+        store
+    }
+
+    fn spawn<K>(
+        &self,
+        stream: impl futures_util::Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        writer: reflector::store::Writer<K>,
+        resource: String,
+        denied: Option<OnDenial>,
+        change: impl Fn(&K, bool) -> Change + Send + 'static,
+    ) where
+        K: Resource + Clone + Send + Sync + 'static,
+        K::DynamicType: Eq + Hash + Clone + Send + Sync,
+    {
+        let (hub, metrics, stop) = (self.hub.clone(), self.metrics.clone(), self.stop.clone());
+        let strip = |object: &mut K| object.managed_fields_mut().clear();
+        let stream = stream.default_backoff().modify(strip).reflect(writer);
+        let follow = async move {
+            let mut stream = std::pin::pin!(stream);
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(Event::Apply(object)) => hub.tell(change(&object, false)),
+                    Ok(Event::Delete(object)) => hub.tell(change(&object, true)),
+                    // A relist may lack what was deleted meanwhile: all look again.
+                    Ok(Event::InitDone) => hub.tell(Change::Everything),
+                    Ok(Event::Init | Event::InitApply(_)) => {}
+                    Err(error) => {
+                        metrics.watch_failures.inc();
+                        let denial = denial(&error, &resource);
+                        tracing::warn!(%error, resource, "a watch failed and begins anew");
+                        if let (Some(denial), Some(denied)) = (denial, &denied) {
+                            denied(denial);
+                        }
+                    }
+                }
+            }
+        };
+        spawn_until(stop, follow);
+    }
+}
+
+fn denial(error: &watcher::Error, resource: &str) -> Option<Denial> {
+    let (verb, forbidden) = match error {
+        watcher::Error::InitialListFailed(error) => ("list", is_forbidden(error)),
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => ("watch", is_forbidden(error)),
+        watcher::Error::WatchError(status) => ("watch", status.code == 403),
+        watcher::Error::NoResourceVersion => ("watch", false),
+    };
+    forbidden.then(|| Denial { verb, resource: resource.to_owned() })
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
+fn spawn_until(stop: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    });
+}

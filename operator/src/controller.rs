@@ -1,0 +1,375 @@
+//! The driver: every stage of a link on one screen. Only the replica that holds the lease drives.
+//!
+//! `gather -> validate -> decide and issue -> build -> apply -> push -> update_status -> again at the next deadline`
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
+use kube::runtime::controller::{Action, Config, applier};
+use kube::runtime::reflector::{ObjectRef, Store};
+use securelink_crds::conditions::Reason;
+use securelink_crds::{LinkCut, LinkIdentity, SecureLink};
+use securelink_pki::Transitions;
+use securelink_plan::objects::{Inputs, Objects};
+use securelink_plan::relays::{combine, hindrance};
+use securelink_plan::{Certificate, Observed, Verdict, next_deadline, validate, widened_by};
+use securelink_relay_config::control::Push;
+use securelink_relay_config::{LinkRef, Millis, Snapshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{Applied, Applier, ApplyError, LAG};
+use crate::caches::{Space, named, reference};
+use crate::cut::{pods, relay_pods};
+use crate::gather::{Known, NotYet, gather};
+use crate::hub::{Change, Listener};
+use crate::issue::{self, Asked, Hands, Issued, Issuer};
+use crate::keys::{self, Kept};
+use crate::metrics::Ended;
+use crate::relays::Word;
+use crate::update_status::{Finding, StatusError};
+use crate::world::World;
+use crate::{cut_status, identity, requests, update_status};
+
+/// Reconciles at once: the API server's client speaks HTTP/1.1, one request a connection.
+const AT_ONCE: u16 = 32;
+/// The longest that one reconcile may take: a dozen writes of a few seconds each.
+const LONGEST: Duration = Duration::from_mins(2);
+/// A machine that slept, or whose clock was set, is noticed after this at the latest.
+const LATEST: Duration = Duration::from_mins(10);
+/// For a deadline that has passed and could not be met.
+const OVERDUE: Duration = Duration::from_secs(5);
+
+/// Why a link or an identity was not brought to where it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Applying.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// An identity.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    /// The status of a cut.
+    #[error(transparent)]
+    Cut(#[from] cut_status::CutStatusError),
+    /// What is stored.
+    #[error(transparent)]
+    Gather(#[from] NotYet),
+    /// A fault of ours.
+    #[error("a fault of the operator itself; report it with the log: {0}")]
+    Panic(String),
+    /// The API server, or something on the way to it, hangs.
+    #[error("it took longer than {LONGEST:?}")]
+    TooLong,
+}
+
+/// Drives links and identities until `stop`, while this replica leads.
+pub async fn run(world: Arc<World>, stop: CancellationToken) {
+    let declared = &world.sources.caches.declared;
+    let links = Way {
+        kind: "SecureLink",
+        requests: link_requests,
+        work: |link, world| Box::pin(reconcile(link, world)) as Work,
+    };
+    let identities = Way {
+        kind: "LinkIdentity",
+        requests: identity_requests,
+        work: |at: LinkRef, world: Arc<World>| {
+            Box::pin(async move { Ok(identity::reconcile(&at, &world).await?) }) as Work
+        },
+    };
+    let cuts = Way {
+        kind: "LinkCut",
+        requests: cut_requests,
+        work: |at: LinkRef, world: Arc<World>| {
+            Box::pin(async move { Ok(cut_status::reconcile(&at, &world).await?) }) as Work
+        },
+    };
+    tokio::join!(
+        drive::<SecureLink, _>(&world, declared.links().clone(), &stop, links),
+        drive::<LinkIdentity, _>(&world, declared.identities().clone(), &stop, identities),
+        drive::<LinkCut, _>(&world, declared.cut_objects().clone(), &stop, cuts),
+    );
+}
+
+/// How objects of a kind are driven.
+struct Way<F> {
+    kind: &'static str,
+    /// Which of them a change concerns.
+    requests: fn(&World, Change) -> Vec<LinkRef>,
+    /// One look at one of them.
+    work: F,
+}
+
+type Work = std::pin::Pin<Box<dyn Future<Output = Result<Action, ReconcileError>> + Send>>;
+
+async fn drive<K, F>(world: &Arc<World>, store: Store<DynamicObject>, stop: &CancellationToken, way: Way<F>)
+where
+    K: kube::Resource<DynamicType = ()>,
+    F: Fn(LinkRef, Arc<World>) -> Work + Clone + Send + Sync + 'static,
+{
+    let Way { kind, requests, work } = way;
+    let queue = queue::<K>(Arc::clone(world), world.hub.listen(), requests).take_until(stop.clone().cancelled_owned());
+    let reconciler = move |object: Arc<DynamicObject>, world: Arc<World>| {
+        let work = work.clone();
+        Box::pin(async move {
+            let Some(at) = named(&object) else { return Ok(Action::await_change()) };
+            attempt(kind, &at, &world, work(at.clone(), Arc::clone(&world))).await
+        })
+    };
+    let policy = move |object: Arc<DynamicObject>, error: &ReconcileError, world: Arc<World>| {
+        let Some(at) = named(&object) else { return Action::await_change() };
+        tracing::warn!(kind, object = %at, %error, "not reconciled");
+        Action::requeue(world.failures.failed(kind, &at))
+    };
+    let config = Config::default().concurrency(AT_ONCE);
+    let done = applier(reconciler, policy, Arc::clone(world), store, queue, config);
+    // What was queued and is gone by now, and errors that were told already.
+    done.for_each(|_| async {}).await;
+}
+
+/// One attempt: bounded in time, and a fault in it ends nothing else.
+async fn attempt(kind: &'static str, at: &LinkRef, world: &World, work: Work) -> Result<Action, ReconcileError> {
+    let began = Instant::now();
+    let result = match tokio::time::timeout(LONGEST, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => {
+            world.metrics.panics.inc();
+            let said = panic.downcast_ref::<String>().cloned();
+            let why = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(ReconcileError::Panic(why.unwrap_or_default()))
+        }
+        Err(_) => Err(ReconcileError::TooLong),
+    };
+    world.metrics.duration.observe(began.elapsed().as_secs_f64());
+    let ended = if result.is_ok() { "ok" } else { "error" };
+    world.metrics.reconciles.get_or_create(&Ended { result: ended }).inc();
+    match &result {
+        Ok(_) => world.failures.succeeded(kind, at),
+        Err(ReconcileError::Apply(ApplyError::NotLeading)) => return Ok(Action::await_change()),
+        Err(error) if kind == "SecureLink" => update_status::fault(world, at, error).await,
+        Err(_) => {}
+    }
+    result
+}
+
+/// What is to be looked at: everything first, then what changes.
+fn queue<K: kube::Resource<DynamicType = ()>>(
+    world: Arc<World>,
+    changes: Listener,
+    requests: fn(&World, Change) -> Vec<LinkRef>,
+) -> impl Stream<Item = Result<ObjectRef<DynamicObject>, std::convert::Infallible>> {
+    let first = stream::iter([Change::Everything]);
+    let later = stream::unfold(changes, |mut changes| async move {
+        let change = changes.next().await?;
+        Some((change, changes))
+    });
+    first.chain(later).flat_map(move |change| {
+        let wanted = requests(&world, change).into_iter().map(|at| Ok(reference::<K>(&at)));
+        stream::iter(wanted.collect::<Vec<_>>())
+    })
+}
+
+fn link_requests(world: &World, change: Change) -> Vec<LinkRef> {
+    let all = || world.sources.caches.declared.all_links();
+    let within = |namespace: String| all().into_iter().filter(|link| link.namespace == namespace).collect();
+    match change {
+        Change::Link(link) | Change::Cut(link) => vec![link],
+        Change::Brake { namespace, link: Some(name) } => vec![LinkRef { namespace, name }],
+        Change::Brake { namespace, link: None } | Change::Namespace(namespace) => within(namespace),
+        Change::Identity(identity) => within(identity.namespace),
+        // Of a link that is gone, a younger one to the same organization may be accepted now.
+        Change::Everything | Change::Gone(_) => all(),
+    }
+}
+
+fn identity_requests(world: &World, change: Change) -> Vec<LinkRef> {
+    match change {
+        Change::Identity(identity) => vec![identity],
+        Change::Everything => world.sources.caches.declared.all_identities(),
+        // An identity that is being deleted waits for its links.
+        Change::Gone(gone) => {
+            let all = world.sources.caches.declared.all_identities();
+            all.into_iter().filter(|at| at.namespace == gone.link.namespace).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn cut_requests(world: &World, change: Change) -> Vec<LinkRef> {
+    let all = || world.sources.caches.declared.all_cuts();
+    match change {
+        Change::Brake { namespace, .. }
+        | Change::Cut(LinkRef { namespace, .. })
+        | Change::Link(LinkRef { namespace, .. }) => all().into_iter().filter(|at| at.namespace == namespace).collect(),
+        Change::Everything => all(),
+        _ => Vec::new(),
+    }
+}
+
+/// The way of one link.
+async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, ReconcileError> {
+    let known = match gather(&world.sources, &link) {
+        Ok(Some(known)) => known,
+        // What is missing comes with a change of its own.
+        Ok(None) | Err(NotYet::Starting(_)) => return Ok(Action::await_change()),
+        Err(error) => return Err(error.into()),
+    };
+    let now = Timestamp::now();
+    let verdict = validate(&known.gathered);
+    let keys = issuer(&world, &known, now);
+    let issued = leaf(keys.as_ref(), &verdict, &known, now);
+    let snapshot = snapshot(&world, &verdict, &known, now);
+    let applied = match &known.space {
+        Some(space) => apply(&world, &known, space, (&verdict, snapshot.as_ref(), &issued)).await,
+        None => Ok(Applied::default()),
+    };
+    if let (Ok(_), Some(snapshot)) = (&applied, &snapshot) {
+        world.relays.push(&link, Push { snapshot: serde_json::to_value(snapshot).ok(), leaf: issued.files.clone() });
+    }
+    let words = world.relays.words(&link);
+    if is_unheard(&known, &words) && known.status.observed_generation == verdict.generation {
+        // An operator that has just started: what stands in the status holds until a relay says something else, or nothing.
+        applied?;
+        return Ok(Action::requeue(LAG));
+    }
+    let reports: Vec<_> = words.iter().filter_map(|word| Some(word.status.as_ref()?.report.clone())).collect();
+    let report = combine(&reports, snapshot.as_ref());
+    let (hindrance, widened) = (silent(&known, &link), widening(&known, &link));
+    let observed = Observed {
+        certificate: &issued.certificate,
+        snapshot: snapshot.as_ref(),
+        report: report.as_ref(),
+        hindrance: hindrance.as_ref(),
+        widened: &widened,
+    };
+    let mut status = update_status::compute(&world, &known, &verdict, observed, now);
+    requests::answer(&world, &known, &mut status, now);
+    let lags = applied.as_ref().is_ok_and(|applied| applied.lags);
+    let finding = Finding { known: &known, applied: applied.as_ref().ok(), fresh: issued.fresh };
+    update_status::write(&world, finding, status, now).await?;
+    applied?;
+    Ok(again(next_deadline(&verdict, observed, now), lags, now))
+}
+
+/// The keys of the identity that a link names.
+fn issuer(world: &World, known: &Known, now: Timestamp) -> Option<Issuer> {
+    let identity = known.identity.as_ref()?.identity.as_ref()?;
+    let at = LinkRef { namespace: known.gathered.link.namespace.clone(), name: identity.metadata.name.clone()? };
+    let place = keys::name(&at);
+    let stored = world.sources.caches.keys.get(&ObjectRef::new(&place).within(&world.namespace));
+    let asked = Asked { identity, place: &format!("{}/{place}", world.namespace) };
+    Some(issue::issuer(asked, Kept::read(stored.as_deref()), Hands::Looking, now))
+}
+
+/// The leaf to present, and what is known of it.
+fn leaf(issuer: Option<&Issuer>, verdict: &Verdict, known: &Known, now: Timestamp) -> Issued {
+    let nothing = Issuer {
+        root: known.status.fingerprint.as_ref().and_then(|text| text.parse().ok()),
+        root_ends: None,
+        intermediate: None,
+        transitions: Transitions::none(),
+        failure: Some((
+            Reason::IssuerFailed,
+            "the LinkIdentity is missing or invalid; see the condition Accepted".to_owned(),
+        )),
+        due: None,
+        made: issue::Made::default(),
+    };
+    match verdict.validated() {
+        Some(link) => issue::leaf(issuer.unwrap_or(&nothing), known.leaf.as_deref(), link, now),
+        None => Issued {
+            certificate: Certificate { root: issuer.and_then(|issuer| issuer.root), ..Certificate::default() },
+            ..Issued::default()
+        },
+    }
+}
+
+/// The next configuration. A relay that runs a higher version than any that is stored here is jumped over: the cluster was
+/// restored from its past.
+fn snapshot(world: &World, verdict: &Verdict, known: &Known, now: Timestamp) -> Option<Snapshot> {
+    let link = verdict.validated()?;
+    let mut next = securelink_plan::snapshot(link, verdict.orders(), known.snapshot.as_ref(), Millis::from(now));
+    let ahead =
+        world.relays.words(&verdict.link).iter().filter_map(|word| Some(word.status.as_ref()?.report.version)).max();
+    if let Some(ahead) = ahead.filter(|ahead| *ahead > next.version) {
+        next.version = ahead.saturating_add(1).max(Millis::from(now).0);
+    }
+    Some(next)
+}
+
+/// Brings the link's objects to what was built; removes them where nothing is to run.
+async fn apply(
+    world: &World,
+    known: &Known,
+    space: &Space,
+    (verdict, snapshot, issued): (&Verdict, Option<&Snapshot>, &Issued),
+) -> Result<Applied, ApplyError> {
+    let applier = Applier {
+        client: &world.client,
+        lease: &world.lease,
+        memory: &world.sources.memory,
+        taken: &world.sources.taken,
+        metrics: &world.metrics,
+        link: &verdict.link,
+        uid: &known.uid,
+        space,
+    };
+    // Kubernetes removes what is the link's; a cut has been told already.
+    if known.declared.object.metadata.deletion_timestamp.is_some() {
+        return Ok(Applied::default());
+    }
+    let accepted = verdict.accepted.as_ref().or(known.gathered.last_accepted.as_ref());
+    let (Some(link), Some(snapshot), Some(accepted)) = (verdict.validated(), snapshot, accepted) else {
+        return applier.remove_all().await;
+    };
+    let inputs = Inputs {
+        uid: &known.uid,
+        link,
+        accepted,
+        snapshot,
+        leaf: issued.files.as_ref(),
+        installation: &world.sources.installation,
+    };
+    applier.apply(Objects::build(&inputs)).await
+}
+
+/// Whether there is a relay of which it is not known yet whether it answers.
+fn is_unheard(known: &Known, words: &[Word]) -> bool {
+    let relays = known.space.as_ref().map_or(0, |space| pods(space, &known.gathered.link).len());
+    relays > words.iter().filter(|word| word.status.is_some() || word.error.is_some()).count()
+}
+
+/// What keeps the relays from answering.
+fn silent(known: &Known, link: &LinkRef) -> Option<(Reason, String)> {
+    let space = known.space.as_ref()?;
+    let name = securelink_plan::names::relay(&link.name);
+    let deployment = space.deployments.get(&ObjectRef::new(&name).within(&link.namespace));
+    let found = relay_pods(space, link);
+    hindrance(deployment.as_deref(), &found.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+}
+
+/// Somebody else's policies that select the relays.
+fn widening(known: &Known, link: &LinkRef) -> Vec<String> {
+    let Some(space) = &known.space else { return Vec::new() };
+    let (policies, found) = (space.network_policies.state(), relay_pods(space, link));
+    let policies: Vec<_> = policies.iter().map(AsRef::as_ref).collect();
+    let labels: Vec<_> = found.iter().map(|pod| pod.labels()).collect();
+    widened_by(link, &known.uid, &policies, &labels)
+}
+
+/// When to look again.
+fn again(deadline: Option<Timestamp>, lags: bool, now: Timestamp) -> Action {
+    let left = deadline.map(|deadline| {
+        Duration::try_from(deadline.duration_since(now)).ok().filter(|left| !left.is_zero()).unwrap_or(OVERDUE)
+    });
+    let lag = lags.then_some(LAG);
+    Action::requeue([left, lag, Some(LATEST)].into_iter().flatten().min().unwrap_or(LATEST))
+}

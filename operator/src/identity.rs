@@ -1,0 +1,167 @@
+//! The way of an identity: its keys are made and renewed, its status says what partners pin, and it cannot be deleted while
+//! a link uses it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use securelink_crds::keys::{FIELD_MANAGER, FINALIZER};
+use securelink_crds::{GROUP, LinkIdentity, RootState, VERSION};
+use securelink_plan::identity::{Root, Roots, identity_status};
+use securelink_relay_config::LinkRef;
+use serde_json::json;
+
+use crate::caches::DeclaredIdentity;
+use crate::issue::{self, Asked, Hands, Issuer};
+use crate::keys::{self, Kept, Parts};
+use crate::world::World;
+
+/// The longest until the next look: a clock that was set is noticed.
+const LATEST: Duration = Duration::from_mins(10);
+
+/// Why an identity was not brought to where it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The API server.
+    #[error("{verb} of {at}: {source}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// On whose behalf.
+        at: LinkRef,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
+}
+
+/// One look at an identity.
+pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityError> {
+    let Some(declared) = world.sources.caches.declared.identity(at) else { return Ok(Action::await_change()) };
+    if declared.object.metadata.deletion_timestamp.is_some() {
+        return release(at, world, &declared).await;
+    }
+    // An invalid one keeps its keys; links say IdentityNotReady.
+    let Some(identity) = &declared.identity else { return Ok(Action::await_change()) };
+    if identity.spec.issuer.built_in.is_some() && !has_finalizer(&declared) {
+        finalizers(at, world, &declared, true).await?;
+    }
+    let now = Timestamp::now();
+    let place = keys::name(at);
+    let stored = world.sources.caches.keys.get(&ObjectRef::new(&place).within(&world.namespace));
+    let asked = Asked { identity, place: &format!("{}/{place}", world.namespace) };
+    let issuer = issue::issuer(asked, Kept::read(stored.as_deref()), Hands::Making, now);
+    if issuer.made.is_any() {
+        keep(at, world, identity, stored.as_deref(), &issuer).await?;
+    }
+    status(at, world, &declared, identity, &issuer, now).await?;
+    let left = issuer.due.and_then(|due| Duration::try_from(due.duration_since(now)).ok());
+    Ok(Action::requeue(left.unwrap_or(LATEST).clamp(Duration::from_secs(1), LATEST)))
+}
+
+/// Writes new keys down before anything is signed with them that leaves this process. Guarded: of two leaders one is
+/// refused, and no root is ever replaced.
+async fn keep(
+    at: &LinkRef,
+    world: &World,
+    identity: &LinkIdentity,
+    stored: Option<&Secret>,
+    issuer: &Issuer,
+) -> Result<(), IdentityError> {
+    let failed = |verb| move |source| IdentityError::Api { verb, at: at.clone(), source: Box::new(source) };
+    if !world.lease.holds() {
+        return Ok(());
+    }
+    let parts = Parts {
+        root: issuer.made.root.as_ref(),
+        intermediate: issuer.intermediate.as_ref().filter(|_| issuer.made.intermediate),
+    };
+    let uid = identity.metadata.uid.as_deref().unwrap_or_default();
+    let secret = keys::secret(at, uid, stored, &parts);
+    let api = Api::<Secret>::namespaced(world.client.clone(), &world.namespace);
+    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    if stored.is_some() {
+        api.replace(&keys::name(at), &parameters, &secret).await.map_err(failed("replace keys"))?;
+    } else {
+        api.create(&parameters, &secret).await.map_err(failed("create keys"))?;
+    }
+    world.metrics.wrote("Secret", "keys");
+    if let Some(root) = &issuer.made.root {
+        tracing::info!(identity = %at, fingerprint = %root.fingerprint(), "minted a root; partners pin this fingerprint");
+    }
+    Ok(())
+}
+
+async fn status(
+    at: &LinkRef,
+    world: &World,
+    declared: &DeclaredIdentity,
+    identity: &LinkIdentity,
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<(), IdentityError> {
+    let previous = identity.status.clone().unwrap_or_default();
+    let root = issuer.root.zip(issuer.root_ends);
+    let current = root.map(|(fingerprint, not_after)| Root { fingerprint, not_after, state: RootState::Current });
+    let roots = Roots { known: current.into_iter().collect(), failure: issuer.failure.clone() };
+    let status = identity_status(identity, &roots, &previous, now);
+    if status == previous || !world.lease.holds() {
+        return Ok(());
+    }
+    let body = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "kind": "LinkIdentity",
+        "metadata": {"name": at.name, "namespace": at.namespace, "uid": declared.object.metadata.uid},
+        "status": status,
+    });
+    let failed = |source| IdentityError::Api { verb: "apply status", at: at.clone(), source: Box::new(source) };
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api(at, world).patch_status(&at.name, &parameters, &Patch::Apply(&body)).await.map_err(failed)?;
+    world.metrics.wrote("LinkIdentity", "status");
+    Ok(())
+}
+
+/// Lets an identity go once no link uses it. Its keys stay: whoever makes it anew adopts them by `expectedFingerprint`.
+async fn release(at: &LinkRef, world: &World, declared: &DeclaredIdentity) -> Result<Action, IdentityError> {
+    if !has_finalizer(declared) {
+        return Ok(Action::await_change());
+    }
+    let used = |link: &LinkRef| {
+        let object =
+            world.sources.caches.declared.links().get(&crate::caches::reference::<securelink_crds::SecureLink>(link));
+        link.namespace == at.namespace
+            && object.is_some_and(|object| object.data["spec"]["identityRef"]["name"].as_str() == Some(&at.name))
+    };
+    if world.sources.caches.declared.all_links().iter().any(used) {
+        // The last link that goes wakes it.
+        return Ok(Action::requeue(LATEST));
+    }
+    finalizers(at, world, declared, false).await?;
+    Ok(Action::await_change())
+}
+
+fn has_finalizer(declared: &DeclaredIdentity) -> bool {
+    declared.object.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Sets or removes ours, from this very version: others' stay as they are.
+async fn finalizers(at: &LinkRef, world: &World, declared: &DeclaredIdentity, ours: bool) -> Result<(), IdentityError> {
+    if !world.lease.holds() {
+        return Ok(());
+    }
+    let metadata = &declared.object.metadata;
+    let others = metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != FINALIZER).cloned();
+    let all: Vec<String> = others.chain(ours.then(|| FINALIZER.to_owned())).collect();
+    let body = json!({"metadata": {"resourceVersion": metadata.resource_version, "finalizers": all}});
+    let failed = |source| IdentityError::Api { verb: "patch finalizers", at: at.clone(), source: Box::new(source) };
+    api(at, world).patch(&at.name, &PatchParams::default(), &Patch::Merge(&body)).await.map_err(failed)?;
+    world.metrics.wrote("LinkIdentity", "patch");
+    Ok(())
+}
+
+fn api(at: &LinkRef, world: &World) -> Api<DynamicObject> {
+    Api::namespaced_with(world.client.clone(), &at.namespace, &ApiResource::erase::<LinkIdentity>(&()))
+}

@@ -1,0 +1,118 @@
+//! The keys of identities: one Secret each in the operator's own namespace, never beside the relays, without an owner
+//! reference. What a Secret says is read here, and nowhere else.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use securelink_crds::keys::{
+    COMPONENT, IDENTITY, IDENTITY_NAMESPACE, IDENTITY_UID, MANAGED_BY, MANAGER, NAME, PRODUCT,
+};
+use securelink_pki::{Intermediate, Root, Transitions};
+use securelink_relay_config::{Digest, LinkRef};
+
+/// The root's key and certificate, the intermediate's key and chain, the way from older roots.
+pub const FILES: [&str; 5] = ["root.key", "root.pem", "intermediate.key", "intermediate.pem", "transitions.pem"];
+/// Longest name of a Secret (RFC 1123 subdomain).
+const LONGEST: usize = 253;
+
+/// The name of the Secret with an identity's keys. A namespace has no dot, so that no two identities share one.
+pub fn name(identity: &LinkRef) -> String {
+    let plain = format!("identity.{}.{}", identity.namespace, identity.name);
+    if plain.len() <= LONGEST { plain } else { format!("identity.{}", Digest::of(plain.as_bytes())).replace(':', "-") }
+}
+
+/// Whose keys a Secret holds.
+pub fn identity_of(secret: &Secret) -> Option<LinkRef> {
+    let annotations = secret.metadata.annotations.as_ref()?;
+    Some(LinkRef { namespace: annotations.get(IDENTITY_NAMESPACE)?.clone(), name: annotations.get(IDENTITY)?.clone() })
+}
+
+/// What stands in a Secret, part by part: one that is damaged spoils no other.
+#[derive(Debug)]
+pub struct Kept {
+    /// The root; what is wrong with it is said.
+    pub root: Result<Option<Root>, String>,
+    /// The intermediate.
+    pub intermediate: Result<Option<Intermediate>, String>,
+    /// The way from older roots.
+    pub transitions: Result<Transitions, String>,
+    /// The identity object it was made for.
+    pub uid: Option<String>,
+}
+
+impl Kept {
+    /// Reads a Secret; none holds nothing.
+    pub fn read(secret: Option<&Secret>) -> Self {
+        let text = |file: &str| {
+            let bytes = secret.and_then(|secret| secret.data.as_ref()?.get(file));
+            bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
+        };
+        let [root_key, root, intermediate_key, intermediate, transitions] = FILES.map(text);
+        let both = |key: Option<String>, certificate: Option<String>, what: &str| match (key, certificate) {
+            (Some(key), Some(certificate)) => Ok(Some((key, certificate))),
+            (None, None) => Ok(None),
+            _ => Err(format!("of {what} only one of key and certificate is there")),
+        };
+        Self {
+            root: both(root_key, root, "the root").and_then(|both| {
+                both.map(|(key, certificate)| Root::from_pem(&key, &certificate))
+                    .transpose()
+                    .map_err(|error| error.to_string())
+            }),
+            intermediate: both(intermediate_key, intermediate, "the intermediate").and_then(|both| {
+                both.map(|(key, chain)| Intermediate::from_pem(&key, &chain))
+                    .transpose()
+                    .map_err(|error| error.to_string())
+            }),
+            transitions: Transitions::from_pem(transitions.as_deref().unwrap_or_default())
+                .map_err(|error| error.to_string()),
+            uid: secret.and_then(|secret| secret.metadata.labels.as_ref()?.get(IDENTITY_UID).cloned()),
+        }
+    }
+}
+
+/// The Secret of an identity, with the parts that are given; `old` keeps the others.
+pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, parts: &Parts<'_>) -> Secret {
+    let mut data = old.and_then(|old| old.data.clone()).unwrap_or_default();
+    let mut put = |file: &str, text: &str| data.insert(file.to_owned(), ByteString(text.as_bytes().to_vec()));
+    if let Some(root) = parts.root {
+        put(FILES[0], &root.key().to_pem());
+        put(FILES[1], &root.certificate_pem());
+    }
+    if let Some(intermediate) = parts.intermediate {
+        put(FILES[2], &intermediate.key().to_pem());
+        put(FILES[3], &intermediate.chain_pem());
+    }
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name(identity)),
+            resource_version: old.and_then(|old| old.metadata.resource_version.clone()),
+            labels: Some(BTreeMap::from([
+                label(IDENTITY_UID, uid),
+                label(COMPONENT, "identity"),
+                label(NAME, PRODUCT),
+                label(MANAGED_BY, MANAGER),
+            ])),
+            annotations: Some(BTreeMap::from([
+                label(IDENTITY_NAMESPACE, &identity.namespace),
+                label(IDENTITY, &identity.name),
+            ])),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    }
+}
+
+/// What is written into a Secret.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parts<'a> {
+    /// A new root.
+    pub root: Option<&'a Root>,
+    /// A new intermediate.
+    pub intermediate: Option<&'a Intermediate>,
+}

@@ -1,0 +1,169 @@
+//! Starts everything, and ends it in order.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
+use k8s_openapi::api::core::v1::Secret;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Api, Client};
+use securelink_crds::keys::MANAGER;
+use tokio_util::sync::CancellationToken;
+
+use crate::caches::Caches;
+use crate::control::{ControlError, Controller};
+use crate::gather::{Sources, TakenNames};
+use crate::http::{self, Shown};
+use crate::hub::Hub;
+use crate::lease::Lease;
+use crate::metrics::Metrics;
+use crate::relays::Relays;
+use crate::requests::Requests;
+use crate::settings::{Arguments, Config};
+use crate::update_status::Written;
+use crate::world::{Failures, World};
+use crate::{controller, cut, update_status};
+
+/// For one request that is no watch.
+const REQUEST: Duration = Duration::from_secs(15);
+/// For a watch between two bytes: an API server sends a bookmark each minute.
+const SILENCE: Duration = Duration::from_secs(100);
+/// For a connection to the API server.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Why the operator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No way to the API server.
+    #[error("no way to the API server: {0}; run in a pod with a ServiceAccount, or set KUBECONFIG")]
+    Config(#[from] kube::config::InferConfigError),
+    /// No client.
+    #[error("no client for the API server: {0}")]
+    Client(kube::Error),
+    /// The control CA.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The port.
+    #[error("cannot listen on {address}: {source}; choose another --listen")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs until `stop`, then ends what is under way and gives the lease back.
+pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let failed = |source| RunError::Listen { address: arguments.listen, source };
+    let listener = http::bind(arguments.listen).await.map_err(failed)?;
+    let (writes, watches) = clients().await?;
+    let (metrics, registry) = Metrics::new();
+    let (hub, namespace) = (Hub::default(), arguments.namespace.as_str());
+    let ready = Arc::new(AtomicBool::new(false));
+
+    let caches = Caches::start(&watches, namespace, &hub, &metrics, &stop);
+    let controller =
+        Arc::new(Controller::open(&Api::<Secret>::namespaced(writes.clone(), namespace), Timestamp::now()).await?);
+    let installation = config.installation(namespace, api_servers(), vec![controller.authority_pem()]);
+    let lease = Arc::new(Lease::new(Api::<LeaseObject>::namespaced(writes.clone(), namespace), &arguments.name));
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(arguments.name.clone()) };
+    let world = Arc::new(World {
+        recorder: Recorder::new(writes.clone(), reporter),
+        client: writes,
+        namespace: namespace.to_owned(),
+        sources: Sources {
+            caches,
+            memory: crate::apply::Memory::default(),
+            taken: TakenNames::default(),
+            installation,
+        },
+        relays: Arc::new(Relays::new(controller, hub.clone(), metrics.clone(), stop.clone())),
+        hub,
+        lease: Arc::clone(&lease),
+        metrics,
+        written: Written::default(),
+        requests: Requests::default(),
+        failures: Failures::default(),
+    });
+    let shown = Shown {
+        registry,
+        ready: Box::new({
+            let ready = Arc::clone(&ready);
+            move || ready.load(Ordering::Relaxed)
+        }),
+        refresh: Box::new({
+            let world = Arc::clone(&world);
+            move || update_status::count(&world)
+        }),
+    };
+    let port = tokio::spawn(http::run(listener, Arc::new(shown), stop.clone()));
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        () = world.sources.caches.ready() => {}
+    }
+    ready.store(true, Ordering::Relaxed);
+    tracing::info!(name = arguments.name, namespace, "everything that is watched has been seen");
+    let cuts = tokio::spawn(cut::run(Arc::clone(&world), stop.clone()));
+    let leads = tokio::spawn(lead(Arc::clone(&world), stop.clone()));
+    // The lease outlives what writes under it.
+    let held = CancellationToken::new();
+    let holds = tokio::spawn({
+        let (lease, held) = (Arc::clone(&lease), held.clone());
+        async move { lease.run(held).await }
+    });
+    stop.cancelled().await;
+    tracing::info!("ending");
+    let _ = leads.await;
+    held.cancel();
+    let _ = tokio::join!(holds, cuts, port);
+    Ok(())
+}
+
+/// Drives while this replica leads.
+async fn lead(world: Arc<World>, stop: CancellationToken) {
+    let mut leads = world.lease.leads();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            led = leads.wait_for(|leads| *leads) => if led.is_err() { return },
+        }
+        tracing::info!("this replica leads");
+        world.metrics.leader.set(1);
+        let term = stop.child_token();
+        let driven = controller::run(Arc::clone(&world), term.clone());
+        let mut over = leads.clone();
+        tokio::select! {
+            () = driven => {}
+            _ = async { over.wait_for(|leads| !*leads).await.map(drop) } => {
+                tracing::warn!("this replica leads no more");
+            }
+        }
+        term.cancel();
+        world.relays.stop_pushing();
+        world.metrics.leader.set(0);
+    }
+}
+
+/// One client for requests, one for watches: a watch is silent for long, and a request must not be.
+async fn clients() -> Result<(Client, Client), RunError> {
+    let mut config = kube::Config::infer().await?;
+    config.connect_timeout = Some(CONNECT);
+    // Retries are this operator's own: with its deadlines, and never for as long as an answer asks (fault F3).
+    config.default_retry = false;
+    let with = |timeout| {
+        let mut config = config.clone();
+        config.read_timeout = Some(timeout);
+        config.reset_reader_on_write = true;
+        Client::try_from(config).map_err(RunError::Client)
+    };
+    Ok((with(REQUEST)?, with(SILENCE)?))
+}
+
+/// The API server's address as pods see it: no relay has any business there.
+fn api_servers() -> Option<IpAddr> {
+    std::env::var("KUBERNETES_SERVICE_HOST").ok()?.parse().ok()
+}
