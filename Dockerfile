@@ -1,15 +1,15 @@
-# The image of our binary: one static program in an image of nothing else, as a user without a name. No shell.
+# The image of our binaries, `securelink` (a relay is `securelink relay`) and `securelink-operator`: static programs in an
+# image of nothing else, as a user without a name. No shell.
 #
 #   docker build -t securelink .
 #
-# Without a registry, from a static binary that is there already; the build's context is the folder that holds it:
+# Without a registry, from static binaries that are there already; the build's context is the folder that holds them:
 #
-#   docker build -t securelink -f Dockerfile --target from-binary --build-arg BINARY=securelink FOLDER
+#   docker build -t securelink -f Dockerfile --target from-binary FOLDER
 
 # First, because a builder without BuildKit makes every stage above the one it was asked for.
 FROM scratch AS from-binary
-ARG BINARY=securelink
-COPY ${BINARY} /securelink
+COPY securelink securelink-operator /
 USER 65532:65532
 ENTRYPOINT ["/securelink"]
 
@@ -19,10 +19,13 @@ WORKDIR /src
 COPY . .
 # A named target, even if it is the machine's own: else the flag would reach procedural macros, which cannot be static.
 RUN target=$(rustc -vV | sed -n 's/^host: //p') && \
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --package securelink --target "$target" && \
-    strip --strip-debug -o /securelink "target/$target/release/securelink"
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked \
+        --package securelink --package securelink-operator --target "$target" && \
+    for binary in securelink securelink-operator; do \
+        strip --strip-debug -o "/$binary" "target/$target/release/$binary" || exit 1; \
+    done
 
 FROM scratch
-COPY --from=build /securelink /securelink
+COPY --from=build /securelink /securelink-operator /
 USER 65532:65532
 ENTRYPOINT ["/securelink"]

@@ -5,8 +5,10 @@
 
 pub mod cluster;
 pub mod harness;
+pub mod installed;
 pub mod lab;
 pub mod machine;
+pub mod organization;
 pub mod probe;
 pub mod wait;
 

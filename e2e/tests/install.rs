@@ -1,10 +1,9 @@
 //! The charts in a cluster: what stays when they go, what installing again changes, what the operator may do and reach.
 //!
-//! The operator itself does not run here: nothing in these promises needs it.
+//! The operator itself does not run here: nothing in these promises needs it. It runs in `links.rs`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,14 +11,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::api::rbac::v1::{ClusterRole, RoleBinding};
 use kube::{Api, ResourceExt};
 use securelink_crds::{LinkIdentity, SecureLink};
 use securelink_e2e::harness::{self, CLUSTERS};
+use securelink_e2e::installed::{Installed, OPERATOR, clean};
 use securelink_e2e::probe::{self, Answer, HTTP_PORT, Probe};
 use securelink_e2e::wait::{asking, until};
-use securelink_e2e::{Cluster, Namespace, Outcome, Test, World};
+use securelink_e2e::{Namespace, Outcome, Test, World};
 use serde_json::{Value, json};
 
 /// How long the controllers may take to make the operator's pods. They need not run.
@@ -30,10 +29,6 @@ const POLICY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where a relay is told of cuts and configurations.
 const CONTROL_PORT: u16 = 15444;
-
-const OPERATOR: &str = "securelink-operator";
-const ROLES: [&str; 6] =
-    [OPERATOR, "securelink-link", "securelink-export", "securelink-cut", "securelink-resume", "securelink-view"];
 
 fn main() -> ExitCode {
     macro_rules! tests {
@@ -50,105 +45,11 @@ fn main() -> ExitCode {
     )
 }
 
-/// One organization with both charts, installed by one version of Helm.
-struct Installed {
-    helm: PathBuf,
-    kubeconfig: PathBuf,
-    cluster: Cluster,
-    /// Where the operator is.
-    own: Namespace,
-    /// Where links may be.
-    links: Namespace,
-    /// How many operators; none where their pods do not matter, since pods take their time to go.
-    replicas: u8,
-}
-
-impl Installed {
-    /// Installs both charts; nothing where others have installed the kinds, who may not want them removed.
-    async fn new(world: &World, cluster: &str, helm: &str, replicas: u8) -> Result<Option<Self>> {
-        let cluster = world.cluster(cluster).await?;
-        if !ours_or_none(&cluster).await? {
-            return Ok(None);
-        }
-        clean(&cluster).await?;
-        let own = world.namespace(&cluster, "operator").await?;
-        let links = world.namespace(&cluster, "links").await?;
-        let helm = world.lab.tools(&[helm])?.join(helm);
-        let kubeconfig = world.lab.kubeconfig(&cluster.name)?;
-        let installed = Self { helm, kubeconfig, cluster, own, links, replicas };
-        installed.install("install")?;
-        Ok(Some(installed))
-    }
-
-    /// Helm's `install` or `upgrade` of both.
-    fn install(&self, how: &str) -> Result<()> {
-        let values = format!("linkNamespaces={{{}}},operator.replicas={}", self.links.name, self.replicas);
-        self.helm(&[how, "securelink-crds", "charts/securelink-crds"])?;
-        self.helm(&[how, "securelink", "charts/securelink", "--set", &values])
-    }
-
-    fn uninstall(&self) -> Result<()> {
-        self.helm(&["uninstall", "securelink"])?;
-        self.helm(&["uninstall", "securelink-crds"])
-    }
-
-    fn helm(&self, arguments: &[&str]) -> Result<()> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut command = Command::new(&self.helm);
-        command.args(arguments).args(["--namespace", &self.own.name]).env("KUBECONFIG", &self.kubeconfig);
-        let output = command.current_dir(root).output().with_context(|| format!("{}", self.helm.display()))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{} {}: {said}", self.helm.display(), arguments.join(" "));
-        Ok(())
-    }
-
-    fn definitions(&self) -> Api<CustomResourceDefinition> {
-        Api::all(self.cluster.client.clone())
-    }
-
-    /// The uids and generations of the kinds.
-    async fn kinds(&self) -> Result<Vec<(Option<String>, Option<i64>)>> {
-        let mut kinds = Vec::new();
-        for definition in securelink_crds::definitions() {
-            let found = self.definitions().get(&definition.name_any()).await?;
-            kinds.push((found.uid(), found.metadata.generation));
-        }
-        Ok(kinds)
-    }
-}
-
-/// Whether the kinds are absent, or of a test that was killed.
-async fn ours_or_none(cluster: &Cluster) -> Result<bool> {
-    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
-    for definition in securelink_crds::definitions() {
-        let found = definitions.get_opt(&definition.name_any()).await?;
-        let theirs = found.is_some_and(|found| {
-            let namespace = found.annotations().get("meta.helm.sh/release-namespace");
-            !namespace.is_some_and(|namespace| namespace.starts_with("e2e-"))
-        });
-        if theirs {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Removes what the charts make outside of namespaces, whether it is there or not.
-async fn clean(cluster: &Cluster) -> Result<()> {
-    cluster.remove::<ClusterRoleBinding>(OPERATOR).await?;
-    for role in ROLES {
-        cluster.remove::<ClusterRole>(role).await?;
-    }
-    for definition in securelink_crds::definitions() {
-        cluster.remove::<CustomResourceDefinition>(&definition.name_any()).await?;
-    }
-    Ok(())
-}
-
 /// Runs a body with the charts installed, by Helm 3 in one cluster and by Helm 4 in the other, and cleans up.
 async fn each(world: &World, replicas: u8, body: impl AsyncFn(&Installed) -> Result<()>) -> Result<Outcome> {
     let one = async |cluster: &str, helm: &str| {
-        let Some(installed) = Installed::new(world, cluster, helm, replicas).await? else {
+        let Some(installed) = Installed::new(world, cluster, helm, &format!("operator.replicas={replicas}")).await?
+        else {
             return Ok(Outcome::Skipped(format!("{cluster} has the kinds already; remove them to try this")));
         };
         let held = body(&installed).await.with_context(|| helm.to_owned());

@@ -120,7 +120,7 @@ build_probe() { GOOS=linux go_build "$1" "$HERE/probe" lab-probe; }
 own_image() {
     local root=$HERE/../.. context=$STATE/image
     if [ "$(uname -s)" = Linux ] && have cargo; then
-        step "build a static securelink" static_binary "$root" "$context"
+        step "build securelink and securelink-operator, static" static_binary "$root" "$context"
         step "build the image $OWN_IMAGE" docker build -q -t "$OWN_IMAGE" -f "$root/Dockerfile" --target from-binary "$context"
     else
         step "build the image $OWN_IMAGE, its binary included" docker build -q -t "$OWN_IMAGE" "$root"
@@ -132,14 +132,16 @@ own_image() {
 
 # static_binary ROOT INTO. A named target, even if it is the machine's own: see the Dockerfile.
 static_binary() {
-    local target folder
+    local target folder binary
     cd "$1"
     target=$(rustc -vV | sed -n 's/^host: //p')
     folder=$(cargo metadata --no-deps --format-version 1 --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --package securelink --target "$target"
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --package securelink --package securelink-operator --target "$target"
     mkdir -p "$2"
     # Names of functions stay, for a backtrace; the lines of the source are four fifths of the size.
-    strip --strip-debug -o "$2/securelink" "$folder/$target/release/securelink"
+    for binary in securelink securelink-operator; do
+        strip --strip-debug -o "$2/$binary" "$folder/$target/release/$binary"
+    done
 }
 
 # load_images IMAGE…

@@ -1,0 +1,117 @@
+//! Both charts in a cluster, as a user installs them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, ResourceExt};
+
+use crate::cluster::{Cluster, Namespace};
+use crate::harness::World;
+
+/// The name of all that is the operator's: its `Deployment`, its account, its lease.
+pub const OPERATOR: &str = "securelink-operator";
+const ROLES: [&str; 6] =
+    [OPERATOR, "securelink-link", "securelink-export", "securelink-cut", "securelink-resume", "securelink-view"];
+
+/// One organization with both charts, installed by one version of Helm.
+pub struct Installed {
+    helm: PathBuf,
+    kubeconfig: PathBuf,
+    /// Where.
+    pub cluster: Cluster,
+    /// Where the operator is.
+    pub own: Namespace,
+    /// Where links may be.
+    pub links: Namespace,
+    /// Values of the chart, as `--set` takes them, beside `linkNamespaces`.
+    values: String,
+}
+
+impl Installed {
+    /// Installs both charts by a version of Helm and with these values, as `--set` takes them; nothing where others have
+    /// installed the kinds, who may not want them removed.
+    pub async fn new(world: &World, cluster: &str, helm: &str, values: &str) -> Result<Option<Self>> {
+        let cluster = world.cluster(cluster).await?;
+        if !ours_or_none(&cluster).await? {
+            return Ok(None);
+        }
+        clean(&cluster).await?;
+        let own = world.namespace(&cluster, "operator").await?;
+        let links = world.namespace(&cluster, "links").await?;
+        let helm = world.lab.tools(&[helm])?.join(helm);
+        let kubeconfig = world.lab.kubeconfig(&cluster.name)?;
+        let installed = Self { helm, kubeconfig, cluster, own, links, values: values.to_owned() };
+        installed.install("install")?;
+        Ok(Some(installed))
+    }
+
+    /// Helm's `install` or `upgrade` of both.
+    pub fn install(&self, how: &str) -> Result<()> {
+        let values = format!("linkNamespaces={{{}}},{}", self.links.name, self.values);
+        self.helm(&[how, "securelink-crds", "charts/securelink-crds"])?;
+        self.helm(&[how, "securelink", "charts/securelink", "--set", &values])
+    }
+
+    /// Helm's `uninstall` of both.
+    pub fn uninstall(&self) -> Result<()> {
+        self.helm(&["uninstall", "securelink"])?;
+        self.helm(&["uninstall", "securelink-crds"])
+    }
+
+    /// Runs Helm in the operator's namespace.
+    pub fn helm(&self, arguments: &[&str]) -> Result<()> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut command = Command::new(&self.helm);
+        command.args(arguments).args(["--namespace", &self.own.name]).env("KUBECONFIG", &self.kubeconfig);
+        let output = command.current_dir(root).output().with_context(|| format!("{}", self.helm.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{} {}: {said}", self.helm.display(), arguments.join(" "));
+        Ok(())
+    }
+
+    /// The kinds.
+    pub fn definitions(&self) -> Api<CustomResourceDefinition> {
+        Api::all(self.cluster.client.clone())
+    }
+
+    /// The uids and generations of the kinds.
+    pub async fn kinds(&self) -> Result<Vec<(Option<String>, Option<i64>)>> {
+        let mut kinds = Vec::new();
+        for definition in securelink_crds::definitions() {
+            let found = self.definitions().get(&definition.name_any()).await?;
+            kinds.push((found.uid(), found.metadata.generation));
+        }
+        Ok(kinds)
+    }
+}
+
+/// Whether the kinds are absent, or of a test that was killed.
+async fn ours_or_none(cluster: &Cluster) -> Result<bool> {
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    for definition in securelink_crds::definitions() {
+        let found = definitions.get_opt(&definition.name_any()).await?;
+        let theirs = found.is_some_and(|found| {
+            let namespace = found.annotations().get("meta.helm.sh/release-namespace");
+            !namespace.is_some_and(|namespace| namespace.starts_with("e2e-"))
+        });
+        if theirs {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes what the charts make outside of namespaces, whether it is there or not.
+pub async fn clean(cluster: &Cluster) -> Result<()> {
+    cluster.remove::<ClusterRoleBinding>(OPERATOR).await?;
+    for role in ROLES {
+        cluster.remove::<ClusterRole>(role).await?;
+    }
+    for definition in securelink_crds::definitions() {
+        cluster.remove::<CustomResourceDefinition>(&definition.name_any()).await?;
+    }
+    Ok(())
+}
