@@ -110,6 +110,7 @@ async fn at_boot_the_highest_version_of_scratch_and_volume_runs() {
     let mut a = Relay::new(own, &peer, |_| {});
     a.push(|snapshot| snapshot.max_staleness_seconds = 1800).await;
     a.push(|snapshot| snapshot.max_staleness_seconds = 900).await;
+    a.until_kept().await;
     a.pod.kill();
     a.pod.start();
     assert_eq!(a.status().await.report.version, 3, "what was pushed is in scratch, the volume still has version 1");
@@ -134,6 +135,7 @@ async fn at_boot_no_older_version_runs_because_the_one_in_force_lacks_a_port() {
     let mut a = Relay::new(own, &peer, |_| {});
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     a.push(|snapshot| snapshot.listen = Some(port)).await;
+    a.until_kept().await;
     a.pod.kill();
     let holder = std::net::TcpListener::bind(port).unwrap();
     a.pod.start();

@@ -33,7 +33,9 @@ pub struct Pod {
 
 impl Pod {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // In memory: a relay waits 250 ms for its disk, and one that others write to may take longer.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let below = |name: &str| folder.path().join(name);
         let nowhere = "127.0.0.1:0".parse().unwrap();
         let (config, leaf) = (Volume::new(below("config")), Volume::new(below("leaf")));
@@ -208,6 +210,16 @@ impl Relay {
         self.snapshot = next(&self.snapshot, edit);
         let push = pushed(Some(&self.snapshot), None);
         self.controller().done("PUT", "/v1/snapshot", &push).await
+    }
+
+    /// Waits until what was pushed last is in scratch: a push does not wait for a slow disk.
+    pub async fn until_kept(&self) {
+        let path = self.pod.scratch().join("relay.json");
+        until("what was pushed is kept", async || {
+            let kept = Snapshot::from_bytes(&std::fs::read(&path).ok()?).ok()?;
+            (kept.version == self.snapshot.version).then_some(())
+        })
+        .await;
     }
 
     /// A stream to the first import, proved by a byte each way. Its peer's relay may have been away: then it is tried again.
