@@ -7,7 +7,7 @@ mod declared;
 mod space;
 mod watching;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -102,10 +102,18 @@ impl Caches {
         Arc::clone(target)
     }
 
-    /// Ends the watches that no link needs any more: `spaces` and `targets` are the namespaces in use.
-    pub fn retain(&self, spaces: &dyn Fn(&str) -> bool, targets: &dyn Fn(&str) -> bool) {
-        self.spaces.lock().unwrap_or_else(PoisonError::into_inner).retain(|namespace, _| spaces(namespace));
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).retain(|namespace, _| targets(namespace));
+    /// Ends the watches that no link needs any more, and forgets what was judged of objects that are gone.
+    pub fn forget_gone(&self) {
+        self.declared.forget_gone();
+        let links = self.declared.links().state();
+        let spaces: HashSet<String> = links.iter().filter_map(|link| link.metadata.namespace.clone()).collect();
+        let exports = links.iter().flat_map(|link| link.data["spec"]["exports"].as_array().into_iter().flatten());
+        let targets: HashSet<&str> = exports.filter_map(|export| export["target"]["namespace"].as_str()).collect();
+        let mut watched = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|namespace, _| spaces.contains(namespace));
+        drop(watched);
+        let mut watched = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|namespace, _| targets.contains(namespace.as_str()));
     }
 }
 

@@ -254,7 +254,7 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
     requests::answer(&world, &known, &mut status, now);
     let lags = applied.as_ref().is_ok_and(|applied| applied.lags);
     let finding = Finding { known: &known, applied: applied.as_ref().ok(), fresh: issued.fresh };
-    update_status::write(&world, finding, status, now).await?;
+    update_status::write(&world, finding, status).await?;
     applied?;
     Ok(again(next_deadline(&verdict, observed, now), lags, now))
 }

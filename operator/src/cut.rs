@@ -17,6 +17,7 @@ use crate::caches::Space;
 use crate::gather::{Known, gather};
 use crate::hub::{Change, Gone};
 use crate::relays::RelayPod;
+use crate::update_status;
 use crate::world::World;
 
 /// Links to look at. Those under a brake come first: a cut does not wait for a rollout.
@@ -87,6 +88,12 @@ fn look(world: &Arc<World>, link: &LinkRef) {
         // What is missing comes with a change of its own.
         Err(_) => return,
     };
+    let metadata = &known.declared.object.metadata;
+    if metadata.deletion_timestamp.is_some() {
+        // Somebody waits for what it owns to go first: its deletion is a cut all the same.
+        let generation = metadata.generation.and_then(|at| u64::try_from(at).ok()).unwrap_or_default();
+        return part(world, &Gone { link: link.clone(), uid: known.uid, generation });
+    }
     let (Some(space), Some(trust)) = (&known.space, trust(&known)) else { return };
     world.relays.keep(link, &trust, &pods(space, link));
     let verdict = validate(&known.gathered);
@@ -111,6 +118,8 @@ fn forget(world: &World, link: &LinkRef) {
     if space.is_none_or(|space| pods(&space, link).is_empty()) {
         world.relays.forget(link);
         world.sources.memory.forget_link(link);
+        world.sources.caches.forget_gone();
+        update_status::forget(world, link);
     }
 }
 

@@ -64,8 +64,7 @@ impl Written {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(link.clone(), last);
     }
 
-    /// Forgets a link that is gone.
-    pub fn forget(&self, link: &LinkRef) {
+    fn forget(&self, link: &LinkRef) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(link);
     }
 
@@ -108,12 +107,7 @@ pub fn compute(
 }
 
 /// Writes a status that differs from the one that is there, and tells what changed.
-pub async fn write(
-    world: &World,
-    finding: Finding<'_>,
-    status: SecureLinkStatus,
-    now: Timestamp,
-) -> Result<(), StatusError> {
+pub async fn write(world: &World, finding: Finding<'_>, status: SecureLinkStatus) -> Result<(), StatusError> {
     let known = finding.known;
     let previous = world.written.latest(known);
     let mut events = finding.events();
@@ -129,8 +123,13 @@ pub async fn write(
         }
         world.metrics.wrote("Event", "create");
     }
-    let _ = now;
     Ok(())
+}
+
+/// Forgets a link that is gone.
+pub fn forget(world: &World, link: &LinkRef) {
+    world.written.forget(link);
+    world.metrics.expiry.remove(&OfLink { namespace: link.namespace.clone(), link: link.name.clone() });
 }
 
 /// Says in the status that a reconcile failed by a fault that is not the spec's. As far as it can be written.
