@@ -49,7 +49,12 @@ async fn one_byte_pings(streams: u64, each: u64) {
         tokio::spawn(echo(service));
         clients.push(client);
     }
-    let (before, start) = (pair.a.relay.report(), Instant::now());
+    // A byte is counted a moment after it has left, and its answer may be here by then.
+    let begun = |report: &securelink_relay_config::LinkReport| {
+        report.streams.bytes_sent == streams && report.streams.bytes_received == streams
+    };
+    let before = pair.a.until("the byte that proved each stream is counted", begun).await;
+    let start = Instant::now();
     let mut pinging = JoinSet::new();
     for (number, mut client) in (0..).zip(clients) {
         pinging.spawn(async move {
@@ -61,7 +66,6 @@ async fn one_byte_pings(streams: u64, each: u64) {
     }
     let clients = pinging.join_all().await;
     println!("{} pings of one byte on {streams} streams in {:.1?}", streams * each, start.elapsed());
-    // A byte is counted a moment after it has left, and its answer may be here by then.
     let counted = |report: &securelink_relay_config::LinkReport| {
         report.streams.bytes_sent - before.streams.bytes_sent == streams * each
             && report.streams.bytes_received - before.streams.bytes_received == streams * each
