@@ -134,8 +134,7 @@ async fn f85_after_the_earlier_end_no_byte_passes_within_a_second_nor_when_the_c
         side.clock.step(-7_200_000);
     }
     // A tick of the clock's watch at the earlier time, then the verdict is what it was.
-    let before = pair.a.relay.report().peer.control_connections;
-    assert_eq!(before, 2);
+    pair.a.until("the peer stays authenticated", |report| report.peer.control_connections == 2).await;
     assert!(pair.a.relay.greet("still there?").await.is_err());
     pair.a.until_disagreed("Expired").await;
     pair.b.until_disagreed("Expired").await;
@@ -287,8 +286,8 @@ async fn suspending_ends_streams_on_both_sides_and_resuming_brings_the_link_back
     let (mut client, mut service) = pair.stream_to_a().await;
     pair.a.adopt(|snapshot| snapshot.state = LinkState::Suspended).await;
     pair.a.until_disagreed("SuspendedHere").await;
-    let report = pair.b.until_disagreed("SuspendedByPeer").await;
-    assert_eq!(report.peer.control_connections, 2, "the peer stays authenticated and is told");
+    pair.b.until_disagreed("SuspendedByPeer").await;
+    pair.b.until("the peer stays authenticated", |report| report.peer.control_connections == 2).await;
     assert!(read_to_end(&mut client).await.1.is_err());
     assert!(read_to_end(&mut service).await.1.is_err());
     pair.a.adopt(|snapshot| snapshot.state = LinkState::Active).await;

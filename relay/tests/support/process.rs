@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use prometheus_client::registry::Registry;
 use securelink_id::TrustDomain;
@@ -14,7 +15,7 @@ use securelink_relay::wire::ReplicaId;
 use securelink_relay::{Capacity, Memory, Metrics, Relay, Setup};
 use securelink_relay_config::Snapshot;
 
-use super::{MemoryStore, TestClock, credentials, logs};
+use super::{MemoryStore, PATIENCE, TestClock, credentials, logs};
 
 /// Names the folder with what the relay is to be.
 const FOLDER: &str = "SECURELINK_TEST_RELAY";
@@ -117,6 +118,20 @@ impl RelayProcess {
     /// It does nothing any more, and its sockets stay.
     pub fn pause(&self) {
         self.signal("-STOP");
+        // The signal stops one thread, which stops the others: until then they go on, and may take a stream.
+        let start = Instant::now();
+        while !self.is_paused() {
+            assert!(start.elapsed() < PATIENCE, "a thread does not stop");
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap()).all(|stat| {
+            // After the name, which stands in parentheses and may hold any.
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// It goes on.
