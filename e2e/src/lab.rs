@@ -77,6 +77,11 @@ impl Lab {
         self.run(&[&["tools"], names].concat()).map(PathBuf::from)
     }
 
+    /// Makes the programs of a Kubernetes node where they are missing; the folder that holds them. Needs no cluster.
+    pub fn programs(&self) -> Result<PathBuf> {
+        self.run(&["programs"]).map(PathBuf::from)
+    }
+
     /// The kubeconfig of a cluster.
     pub fn kubeconfig(&self, cluster: &str) -> Result<PathBuf> {
         self.run(&["kubeconfig", cluster]).map(PathBuf::from)

@@ -44,8 +44,7 @@ make_node_image() {
     # The base waits for disk and network while the programs use the processors.
     base_part &
     local base=$!
-    part kubernetes "$(key "$(recipe "$HERE"/node/multicall/*)")" "the node's programs, the longest part" build_kubernetes
-    PROGRAMS=$PART
+    programs_part
     part coredns "$(key "$(recipe "$HERE"/node/coredns/*)")" "CoreDNS" build_coredns
     DNS=$PART
     wait $base
@@ -54,6 +53,24 @@ make_node_image() {
     part small "$(key "$(recipe "$HERE"/node/runc/* "$HERE"/node/pause/*)")" "the runc wrapper and the pause program" build_small
     SMALL=$PART
     step "assemble the node image" assemble "$1"
+}
+
+programs_key() { key "$(recipe "$HERE"/node/multicall/*)"; }
+programs_part() {
+    part kubernetes "$(programs_key)" "the node's programs, the longest part" build_kubernetes
+    PROGRAMS=$PART
+}
+
+# programs: prints the folder of the node's programs. Where they are made already, it waits for no other command.
+programs() {
+    local made
+    made="$CACHE/parts/kubernetes-$(programs_key)"
+    if [ ! -e "$made/.complete" ]; then
+        alone lock
+        need_go
+        programs_part
+    fi
+    echo "$made/bin"
 }
 
 base_part() { part base "$(key "$SUITE" "$NODE_PACKAGES")" "the node's Debian" build_base; }
