@@ -9,6 +9,7 @@ mod memory;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -46,6 +47,14 @@ pub enum ApplyError {
     /// Another replica may lead by now.
     #[error("the lease is not held any more")]
     NotLeading,
+    /// What is stored is not what the decision to write rests on.
+    #[error("{kind} {name} changed meanwhile; it is looked at again")]
+    Moved {
+        /// Of what.
+        kind: ObjectKind,
+        /// Which.
+        name: String,
+    },
     /// The API server.
     #[error("{verb} {kind} {name}: {source}")]
     Api {
@@ -69,8 +78,24 @@ pub struct Applied {
     pub drifted: Vec<String>,
     /// What is not wanted any more.
     pub removed: Vec<String>,
-    /// Whether the cache did not show all of it yet: to be looked at again soon.
-    pub lags: bool,
+    /// What did not go through; the first one stands last.
+    pub failures: Vec<ApplyError>,
+    /// When to look again though nothing changes: the cache did not show all of it yet, or a repair waits its turn.
+    pub again: Option<Duration>,
+}
+
+impl Applied {
+    fn look_again(&mut self, after: Duration) {
+        self.again = Some(self.again.map_or(after, |before| before.min(after)));
+    }
+
+    /// Whether it went through. A failure holds nothing else up.
+    fn went(&mut self, result: Result<(), ApplyError>) -> bool {
+        let failed = result.err();
+        let went = failed.is_none();
+        self.failures.splice(..0, failed);
+        went
+    }
 }
 
 /// Writes for one link.
@@ -91,6 +116,8 @@ pub struct Applier<'a> {
     pub uid: &'a str,
     /// What is known of its namespace.
     pub space: &'a Space,
+    /// The version of the `ConfigMap` that was looked at; absent where there was none. What is written follows from it.
+    pub stored: Option<&'a str>,
 }
 
 /// Which kinds are written, and how they are called.
@@ -122,8 +149,9 @@ kinds! {
 }
 
 impl Applier<'_> {
-    /// All objects of a link, in their order.
-    pub async fn apply(&self, objects: Objects) -> Result<Applied, ApplyError> {
+    /// All objects of a link, in their order. First come those that a narrowing needs, then `push`: nothing that lacks
+    /// elsewhere holds it up.
+    pub async fn apply(&self, objects: Objects, push: impl FnOnce()) -> Applied {
         // Without `..`: a kind that is forgotten here does not compile.
         let Objects {
             service_account,
@@ -138,53 +166,60 @@ impl Applier<'_> {
         let (mut applied, space) = (Applied::default(), self.space);
         let services: Vec<_> = peer_service.into_iter().chain(import_services).collect();
         let wanted: BTreeSet<String> = services.iter().map(ResourceExt::name_any).collect();
-        self.put(&space.service_accounts, &service_account, &mut applied).await?;
+        self.put(&space.network_policies, &network_policy, &mut applied).await;
+        if self.put(&space.config_maps, &config_map, &mut applied).await {
+            push();
+        }
+        self.put(&space.service_accounts, &service_account, &mut applied).await;
         if let Some(secret) = &secret {
-            self.put(&space.secrets, secret, &mut applied).await?;
+            self.put(&space.secrets, secret, &mut applied).await;
         }
-        self.put(&space.config_maps, &config_map, &mut applied).await?;
-        self.put(&space.network_policies, &network_policy, &mut applied).await?;
         for service in &services {
-            self.put(&space.services, service, &mut applied).await?;
+            self.put(&space.services, service, &mut applied).await;
         }
-        self.put(&space.disruption_budgets, &pod_disruption_budget, &mut applied).await?;
-        self.put(&space.deployments, &deployment, &mut applied).await?;
-        self.sweep(&space.services, &|name| wanted.contains(name), &mut applied).await?;
-        Ok(applied)
+        self.put(&space.disruption_budgets, &pod_disruption_budget, &mut applied).await;
+        self.put(&space.deployments, &deployment, &mut applied).await;
+        let swept = self.sweep(&space.services, &|name| wanted.contains(name), &mut applied).await;
+        applied.went(swept);
+        applied
     }
 
-    /// Removes everything but the configuration, which says what was accepted last.
-    pub async fn remove_all(&self) -> Result<Applied, ApplyError> {
-        let (mut applied, space, none) = (Applied::default(), self.space, |_: &str| false);
-        self.sweep(&space.deployments, &none, &mut applied).await?;
-        self.sweep(&space.services, &none, &mut applied).await?;
-        self.sweep(&space.disruption_budgets, &none, &mut applied).await?;
-        self.sweep(&space.secrets, &none, &mut applied).await?;
-        self.sweep(&space.service_accounts, &none, &mut applied).await?;
-        self.sweep(&space.network_policies, &none, &mut applied).await?;
-        Ok(applied)
+    /// Brings one object to what is wanted; whether that went through.
+    async fn put<K: Kind>(&self, store: &Store<K>, desired: &K, applied: &mut Applied) -> bool {
+        let result = self.bring(store, desired, applied).await;
+        applied.went(result)
     }
 
-    async fn put<K: Kind>(&self, store: &Store<K>, desired: &K, applied: &mut Applied) -> Result<(), ApplyError> {
+    async fn bring<K: Kind>(&self, store: &Store<K>, desired: &K, applied: &mut Applied) -> Result<(), ApplyError> {
         let name = desired.name_any();
         let cached = store.get(&ObjectRef::new(&name).within(&self.link.namespace));
         let (latest, lags) = self.memory.latest(self.link, &name, cached);
-        applied.lags |= lags;
+        if lags {
+            applied.look_again(LAG);
+        }
+        let wanted = as_value(desired);
         let live = match latest {
             Some(live) if !is_owned(live.as_ref(), self.uid) => return Err(self.is_taken(live.as_ref())),
             Some(live) => live,
+            None if self.waits::<K>(&name, &wanted, applied) => return Ok(()),
             None => match self.create(desired, applied).await? {
                 Some(live) => live,
                 None => return Ok(()),
             },
         };
-        let wanted = as_value(desired);
+        // A version of the configuration follows from the one before: of two leaders one is refused.
+        if K::KIND == ObjectKind::ConfigMap && live.meta().resource_version.as_deref() != self.stored {
+            return Err(ApplyError::Moved { kind: K::KIND, name });
+        }
         let found = differences(&as_value(live.as_ref()), &wanted);
         if found.is_empty() {
             self.memory.settle(K::KIND, self.link, &name, &wanted, &found);
             return Ok(());
         }
         if self.memory.is_settled(K::KIND, self.link, &name, &wanted, &found) {
+            return Ok(());
+        }
+        if self.waits::<K>(&name, &wanted, applied) {
             return Ok(());
         }
         if self.memory.wanted_before(K::KIND, self.link, &name, &wanted) {
@@ -204,6 +239,17 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Whether to leave for now what others changed or removed: who does it again and again is not fought at full speed
+    /// (fault F27).
+    fn waits<K: Kind>(&self, name: &str, wanted: &Value, applied: &mut Applied) -> bool {
+        let before = self.memory.wanted_before(K::KIND, self.link, name, wanted);
+        let pause = before.then(|| self.memory.repair(K::KIND, self.link, name)).flatten();
+        if let Some(pause) = pause {
+            applied.look_again(pause);
+        }
+        pause.is_some()
+    }
+
     /// Makes an object; one of ours that the cache does not show yet, or that lost its labels, is handed back.
     async fn create<K: Kind>(&self, desired: &K, applied: &mut Applied) -> Result<Option<Arc<K>>, ApplyError> {
         let (api, name) = (self.api::<K>(), desired.name_any());
@@ -212,6 +258,9 @@ impl Applier<'_> {
         match api.create(&parameters, desired).await {
             Ok(made) => {
                 self.wrote::<K>("create");
+                if self.memory.wanted_before(K::KIND, self.link, &name, &as_value(desired)) {
+                    applied.drifted.push(format!("{} {name}: deleted", K::KIND));
+                }
                 self.memory.written(self.link, &as_value(desired), made);
                 applied.created.push(format!("{} {name}", K::KIND));
                 Ok(None)
@@ -219,7 +268,7 @@ impl Applier<'_> {
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let there = api.get_opt(&name).await.map_err(|source| self.failed::<K>("get", &name, source))?;
                 match there {
-                    Some(there) if is_owned(&there, self.uid) => Ok(Some(Arc::new(there))),
+                    Some(there) if is_owned(&there, self.uid) => Ok(Some(self.memory.found(self.link, there))),
                     Some(there) => Err(self.is_taken(&there)),
                     None => Err(self.failed::<K>("create", &name, kube::Error::Api(status))),
                 }
@@ -232,7 +281,7 @@ impl Applier<'_> {
         let name = desired.name_any();
         let mut body = as_value(desired);
         body["metadata"]["uid"] = live.uid().into();
-        // What others own by now is taken back, but only from this very version: of two leaders one is refused.
+        // What others own by now is taken back, but only from this very version.
         if K::KIND == ObjectKind::ConfigMap {
             body["metadata"]["resourceVersion"] = live.resource_version().into();
         }

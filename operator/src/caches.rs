@@ -50,7 +50,7 @@ impl Caches {
                     uid: object.metadata.uid.clone().unwrap_or_default(),
                     generation: object.metadata.generation.and_then(|at| u64::try_from(at).ok()).unwrap_or_default(),
                 }),
-                (Some(link), false) => Change::Link(link),
+                (Some(link), false) => Change::Declared(link),
                 (None, _) => Change::Everything,
             }),
             identities: watching

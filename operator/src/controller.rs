@@ -23,7 +23,7 @@ use securelink_relay_config::{LinkRef, Millis, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applied, Applier, ApplyError, LAG};
-use crate::caches::{Space, named, reference};
+use crate::caches::{named, reference};
 use crate::cut::{pods, relay_pods};
 use crate::gather::{Known, NotYet, gather};
 use crate::hub::{Change, Listener};
@@ -59,15 +59,24 @@ pub enum ReconcileError {
     /// The status of a cut.
     #[error(transparent)]
     Cut(#[from] cut_status::CutStatusError),
-    /// What is stored.
-    #[error(transparent)]
-    Gather(#[from] NotYet),
     /// A fault of ours.
     #[error("a fault of the operator itself; report it with the log: {0}")]
     Panic(String),
     /// The API server, or something on the way to it, hangs.
     #[error("it took longer than {LONGEST:?}")]
     TooLong,
+}
+
+impl ReconcileError {
+    /// Whether nothing is wrong but that another replica may lead.
+    fn is_not_leading(&self) -> bool {
+        matches!(self, Self::Apply(ApplyError::NotLeading) | Self::Status(StatusError::NotLeading))
+    }
+
+    /// Whether the status tells of it already, as far as it can be written.
+    fn is_told(&self) -> bool {
+        matches!(self, Self::Apply(_) | Self::Status(_))
+    }
 }
 
 /// Drives links and identities until `stop`, while this replica leads.
@@ -153,8 +162,9 @@ async fn attempt(kind: &'static str, at: &LinkRef, world: &World, work: Work) ->
     world.metrics.reconciles.get_or_create(&Ended { result: ended }).inc();
     match &result {
         Ok(_) => world.failures.succeeded(kind, at),
-        Err(ReconcileError::Apply(ApplyError::NotLeading)) => return Ok(Action::await_change()),
-        Err(error) if kind == "SecureLink" => update_status::fault(world, at, error).await,
+        // A lease that is late is not lost: nothing else may wake the object again.
+        Err(error) if error.is_not_leading() => return Ok(Action::requeue(OVERDUE)),
+        Err(error) if kind == "SecureLink" && !error.is_told() => update_status::fault(world, at, error).await,
         Err(_) => {}
     }
     result
@@ -178,10 +188,21 @@ fn queue<K: kube::Resource<DynamicType = ()>>(
 }
 
 fn link_requests(world: &World, change: Change) -> Vec<LinkRef> {
-    let all = || world.sources.caches.declared.all_links();
+    let declared = &world.sources.caches.declared;
+    let all = || declared.all_links();
     let within = |namespace: String| all().into_iter().filter(|link| link.namespace == namespace).collect();
     match change {
         Change::Link(link) | Change::Cut(link) => vec![link],
+        Change::Declared(link) => {
+            let Some(found) = declared.link(&link) else { return Vec::new() };
+            // Which of several links to one organization is accepted depends on what the others have come to.
+            let mut wanted: Vec<LinkRef> =
+                declared.rivals(&found.object).iter().filter_map(|other| named(other)).collect();
+            if !world.written.is_echo(&link, &found.object) {
+                wanted.push(link);
+            }
+            wanted
+        }
         Change::Brake { namespace, link: Some(name) } => vec![LinkRef { namespace, name }],
         Change::Brake { namespace, link: None } | Change::Namespace(namespace) => within(namespace),
         Change::Identity(identity) => within(identity.namespace),
@@ -208,7 +229,10 @@ fn cut_requests(world: &World, change: Change) -> Vec<LinkRef> {
     match change {
         Change::Brake { namespace, .. }
         | Change::Cut(LinkRef { namespace, .. })
-        | Change::Link(LinkRef { namespace, .. }) => all().into_iter().filter(|at| at.namespace == namespace).collect(),
+        | Change::Link(LinkRef { namespace, .. })
+        | Change::Declared(LinkRef { namespace, .. }) => {
+            all().into_iter().filter(|at| at.namespace == namespace).collect()
+        }
         Change::Everything => all(),
         _ => Vec::new(),
     }
@@ -220,25 +244,25 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
         Ok(Some(known)) => known,
         // What is missing comes with a change of its own.
         Ok(None) | Err(NotYet::Starting(_)) => return Ok(Action::await_change()),
-        Err(error) => return Err(error.into()),
     };
+    // Kubernetes removes what is the link's. Its relays are cut, and are given nothing that could undo that.
+    if known.declared.object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
     let now = Timestamp::now();
     let verdict = validate(&known.gathered);
     let keys = issuer(&world, &known, now);
     let issued = leaf(keys.as_ref(), &verdict, &known, now);
     let snapshot = snapshot(&world, &verdict, &known, now);
-    let applied = match &known.space {
-        Some(space) => apply(&world, &known, space, (&verdict, snapshot.as_ref(), &issued)).await,
-        None => Ok(Applied::default()),
-    };
-    if let (Ok(_), Some(snapshot)) = (&applied, &snapshot) {
-        world.relays.push(&link, Push { snapshot: serde_json::to_value(snapshot).ok(), leaf: issued.files.clone() });
+    let mut applied = apply(&world, &known, (&verdict, snapshot.as_ref(), &issued)).await;
+    let failure = applied.failures.pop();
+    if matches!(failure, Some(ApplyError::NotLeading)) {
+        return Err(ApplyError::NotLeading.into());
     }
     let words = world.relays.words(&link);
     if is_unheard(&known, &words) && known.status.observed_generation == verdict.generation {
         // An operator that has just started: what stands in the status holds until a relay says something else, or nothing.
-        applied?;
-        return Ok(Action::requeue(LAG));
+        return failure.map_or(Ok(Action::requeue(LAG)), |failure| Err(failure.into()));
     }
     let reports: Vec<_> = words.iter().filter_map(|word| Some(word.status.as_ref()?.report.clone())).collect();
     let report = combine(&reports, snapshot.as_ref());
@@ -250,13 +274,14 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
         hindrance: hindrance.as_ref(),
         widened: &widened,
     };
-    let mut status = update_status::compute(&world, &known, &verdict, observed, now);
+    let finding = Finding { known: &known, applied: &applied, failure: failure.as_ref(), fresh: issued.fresh };
+    let mut status = update_status::compute(&world, finding, &verdict, observed, now);
     requests::answer(&world, &known, &mut status, now);
-    let lags = applied.as_ref().is_ok_and(|applied| applied.lags);
-    let finding = Finding { known: &known, applied: applied.as_ref().ok(), fresh: issued.fresh };
     update_status::write(&world, finding, status).await?;
-    applied?;
-    Ok(again(next_deadline(&verdict, observed, now), lags, now))
+    match failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(again(next_deadline(&verdict, observed, now), applied.again, now)),
+    }
 }
 
 /// The keys of the identity that a link names.
@@ -305,13 +330,19 @@ fn snapshot(world: &World, verdict: &Verdict, known: &Known, now: Timestamp) -> 
     Some(next)
 }
 
-/// Brings the link's objects to what was built; removes them where nothing is to run.
+/// Brings the link's objects to what was built, and its relays to the configuration as soon as that is stored. Without
+/// anything to build nothing is removed: what runs was accepted once.
 async fn apply(
     world: &World,
     known: &Known,
-    space: &Space,
     (verdict, snapshot, issued): (&Verdict, Option<&Snapshot>, &Issued),
-) -> Result<Applied, ApplyError> {
+) -> Applied {
+    let accepted = verdict.accepted.as_ref().or(known.gathered.last_accepted.as_ref());
+    let (Some(space), Some(link), Some(snapshot), Some(accepted)) =
+        (&known.space, verdict.validated(), snapshot, accepted)
+    else {
+        return Applied::default();
+    };
     let applier = Applier {
         client: &world.client,
         lease: &world.lease,
@@ -321,14 +352,7 @@ async fn apply(
         link: &verdict.link,
         uid: &known.uid,
         space,
-    };
-    // Kubernetes removes what is the link's; a cut has been told already.
-    if known.declared.object.metadata.deletion_timestamp.is_some() {
-        return Ok(Applied::default());
-    }
-    let accepted = verdict.accepted.as_ref().or(known.gathered.last_accepted.as_ref());
-    let (Some(link), Some(snapshot), Some(accepted)) = (verdict.validated(), snapshot, accepted) else {
-        return applier.remove_all().await;
+        stored: known.stored.as_deref(),
     };
     let inputs = Inputs {
         uid: &known.uid,
@@ -338,7 +362,11 @@ async fn apply(
         leaf: issued.files.as_ref(),
         installation: &world.sources.installation,
     };
-    applier.apply(Objects::build(&inputs)).await
+    let push = || {
+        let push = Push { snapshot: serde_json::to_value(snapshot).ok(), leaf: issued.files.clone() };
+        world.relays.push(&verdict.link, push);
+    };
+    applier.apply(Objects::build(&inputs), push).await
 }
 
 /// Whether there is a relay of which it is not known yet whether it answers.
@@ -366,10 +394,9 @@ fn widening(known: &Known, link: &LinkRef) -> Vec<String> {
 }
 
 /// When to look again.
-fn again(deadline: Option<Timestamp>, lags: bool, now: Timestamp) -> Action {
+fn again(deadline: Option<Timestamp>, sooner: Option<Duration>, now: Timestamp) -> Action {
     let left = deadline.map(|deadline| {
         Duration::try_from(deadline.duration_since(now)).ok().filter(|left| !left.is_zero()).unwrap_or(OVERDUE)
     });
-    let lag = lags.then_some(LAG);
-    Action::requeue([left, lag, Some(LATEST)].into_iter().flatten().min().unwrap_or(LATEST))
+    Action::requeue([left, sooner, Some(LATEST)].into_iter().flatten().min().unwrap_or(LATEST))
 }

@@ -57,7 +57,7 @@ impl Pending {
     fn add(&mut self, world: &World, change: Change) {
         let all = || world.sources.caches.declared.all_links();
         match change {
-            Change::Link(link) => {
+            Change::Link(link) | Change::Declared(link) => {
                 self.others.insert(link);
             }
             Change::Brake { namespace, link: Some(name) } => {

@@ -1,6 +1,7 @@
 //! Everything a verdict on one link depends on, from the caches only. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,11 @@ use kube::api::DynamicObject;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt as _};
 use securelink_crds::SecureLinkStatus;
+use securelink_crds::conditions::{ConditionType, Reason, find};
 use securelink_crds::load::Problem;
 use securelink_plan::objects::{ACCEPTED_JSON, RELAY_JSON};
-use securelink_plan::{
-    Accepted, AcceptedError, Cluster, CutOrder, Declared, Denied, Gathered, Installation, Mode, ObjectKind, names,
-};
-use securelink_relay_config::{LinkRef, Snapshot, SnapshotError};
+use securelink_plan::{Accepted, Cluster, CutOrder, Declared, Denied, Gathered, Installation, Mode, ObjectKind, names};
+use securelink_relay_config::{LinkRef, Snapshot};
 use serde_json::Value;
 
 use crate::apply::{Kind, Memory};
@@ -30,17 +30,6 @@ pub enum NotYet {
     /// The caches.
     #[error("the objects of the namespace {0} have not all been seen yet")]
     Starting(String),
-    /// What is stored of the link is damaged in a way that a person has to look at.
-    #[error("{0}")]
-    Accepted(#[from] AcceptedError),
-    /// The snapshot.
-    #[error("relay.json in the ConfigMap {name}: {error}; delete that ConfigMap to have it made anew")]
-    Snapshot {
-        /// Of which ConfigMap.
-        name: String,
-        /// Why.
-        error: SnapshotError,
-    },
 }
 
 /// What is known of one link.
@@ -57,6 +46,10 @@ pub struct Known {
     pub leaf: Option<Arc<Secret>>,
     /// The configuration its relays have.
     pub snapshot: Option<Snapshot>,
+    /// The version of the `ConfigMap` that says so.
+    pub stored: Option<String>,
+    /// What is stored and cannot be read, in words. It counts as absent and is written anew.
+    pub damaged: Vec<String>,
     /// The identity it names.
     pub identity: Option<DeclaredIdentity>,
     /// Its status now.
@@ -114,8 +107,9 @@ pub fn gather(sources: &Sources, link: &LinkRef) -> Result<Option<Known>, NotYet
     let of = Of { memory: &sources.memory, link, uid: &uid };
     let stored = space.as_ref().and_then(|space| of.owned(&space.config_maps, &names::relay(&link.name)));
     let leaf = space.as_ref().and_then(|space| of.owned(&space.secrets, &names::leaf(&link.name)));
-    let last_accepted = stored.as_deref().map(|map| accepted(map, link)).transpose()?.flatten();
-    let snapshot = stored.as_deref().map(snapshot).transpose()?.flatten();
+    let mut damaged = Vec::new();
+    let last_accepted = stored.as_deref().and_then(|map| accepted(map, link, &mut damaged));
+    let snapshot = stored.as_deref().and_then(|map| snapshot(map, &mut damaged));
     let judged = guarded(caches, &declared.declared);
     let identity = identity_name(&judged).and_then(|name| {
         caches.declared.identity(&LinkRef { namespace: link.namespace.clone(), name: name.to_owned() })
@@ -123,10 +117,12 @@ pub fn gather(sources: &Sources, link: &LinkRef) -> Result<Option<Known>, NotYet
     let cluster = cluster(sources, &judged, last_accepted.as_ref(), space.as_deref(), &of)?;
     let labels = caches.labels(&link.namespace).map(|namespace| namespace.labels().clone()).unwrap_or_default();
     let policies = caches.declared.policies().valid;
+    let status: SecureLinkStatus = serde_json::from_value(declared.object.data["status"].clone()).unwrap_or_default();
+    let rival = Rival { object: &declared.object, runs: last_accepted.is_some() || runs(&status) };
     let gathered = Gathered {
         link: link.clone(),
         cuts: orders(caches, link, &judged, last_accepted.as_ref()),
-        older_duplicate: older_duplicate(caches, &declared.object, identity.as_ref()),
+        preferred: preferred(caches, &rival),
         declared: judged,
         last_accepted,
         identity: identity.as_ref().and_then(|identity| identity.identity.clone()),
@@ -138,8 +134,8 @@ pub fn gather(sources: &Sources, link: &LinkRef) -> Result<Option<Known>, NotYet
         denied,
         mode: Mode::Cluster(cluster),
     };
-    let status = serde_json::from_value(declared.object.data["status"].clone()).unwrap_or_default();
-    Ok(Some(Known { gathered, declared, uid, space, leaf, snapshot, identity, status }))
+    let stored = stored.and_then(|map| map.resource_version());
+    Ok(Some(Known { gathered, declared, uid, space, leaf, snapshot, stored, damaged, identity, status }))
 }
 
 /// Whose objects are looked up.
@@ -198,22 +194,20 @@ fn identity_name(declared: &Declared) -> Option<&str> {
 }
 
 /// What was accepted last. It is input, not truth: one that would not be accepted any more counts for nothing.
-fn accepted(map: &ConfigMap, link: &LinkRef) -> Result<Option<Accepted>, NotYet> {
-    let Some(text) = map.data.as_ref().and_then(|data| data.get(ACCEPTED_JSON)) else { return Ok(None) };
-    match Accepted::from_bytes(text.as_bytes(), link) {
-        Ok(accepted) => Ok(Some(accepted)),
-        Err(error @ AcceptedError::Invalid(_)) => {
-            tracing::warn!(%link, %error, "what was accepted last counts for nothing");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
+fn accepted(map: &ConfigMap, link: &LinkRef, damaged: &mut Vec<String>) -> Option<Accepted> {
+    let text = map.data.as_ref()?.get(ACCEPTED_JSON)?;
+    read(Accepted::from_bytes(text.as_bytes(), link), (map, ACCEPTED_JSON), damaged)
 }
 
-fn snapshot(map: &ConfigMap) -> Result<Option<Snapshot>, NotYet> {
-    let Some(text) = map.data.as_ref().and_then(|data| data.get(RELAY_JSON)) else { return Ok(None) };
-    let failed = |error| NotYet::Snapshot { name: map.name_any(), error };
-    Snapshot::from_bytes(text.as_bytes()).map(Some).map_err(failed)
+fn snapshot(map: &ConfigMap, damaged: &mut Vec<String>) -> Option<Snapshot> {
+    let text = map.data.as_ref()?.get(RELAY_JSON)?;
+    read(Snapshot::from_bytes(text.as_bytes()), (map, RELAY_JSON), damaged)
+}
+
+fn read<T, E: Display>(result: Result<T, E>, (map, key): (&ConfigMap, &str), damaged: &mut Vec<String>) -> Option<T> {
+    let describe =
+        |error| damaged.push(format!("{key} in the ConfigMap {} counts for nothing: {error}", map.name_any()));
+    result.map_err(describe).ok()
 }
 
 fn orders(caches: &Caches, link: &LinkRef, declared: &Declared, accepted: Option<&Accepted>) -> Vec<CutOrder> {
@@ -227,25 +221,40 @@ fn orders(caches: &Caches, link: &LinkRef, declared: &Declared, accepted: Option
     orders
 }
 
-/// The oldest of several links between the same two organizations wins, then the lowest uid (contracts 8).
-fn older_duplicate(caches: &Caches, link: &DynamicObject, identity: Option<&DeclaredIdentity>) -> Option<LinkRef> {
-    let peer = link.data["spec"]["peer"]["trustDomain"].as_str()?;
-    let own = identity?.object.data["spec"]["trustDomain"].as_str()?;
-    let age = |object: &DynamicObject| {
-        let metadata = &object.metadata;
-        (metadata.creation_timestamp.as_ref().map(|at| at.0), metadata.uid.clone())
-    };
-    let same = |other: &Arc<DynamicObject>| {
-        let at = LinkRef {
-            namespace: other.metadata.namespace.clone()?,
-            name: other.data["spec"]["identityRef"]["name"].as_str()?.to_owned(),
-        };
-        let theirs = caches.declared.identity(&at)?;
-        let older = other.metadata.uid != link.metadata.uid && age(other) < age(link);
-        let pair = theirs.object.data["spec"]["trustDomain"].as_str() == Some(own);
-        (older && pair).then(|| crate::caches::named(other)).flatten()
-    };
-    caches.declared.links_to(peer).iter().filter_map(same).min()
+/// One of several links between the same two organizations.
+struct Rival<'a> {
+    object: &'a DynamicObject,
+    runs: bool,
+}
+
+impl Rival<'_> {
+    /// The least is accepted: one that runs before one that does not, then the oldest, then the lowest uid (contracts 8).
+    fn rank(&self) -> impl Ord {
+        let metadata = &self.object.metadata;
+        (!self.runs, metadata.creation_timestamp.as_ref().map(|at| at.0), metadata.uid.clone())
+    }
+}
+
+/// Another link between the same two organizations that is accepted rather than this one. One that nothing would come of
+/// keeps nobody from theirs, and none that runs gives way to one that does not: whoever may make links somewhere must not be
+/// able to end another's.
+fn preferred(caches: &Caches, link: &Rival<'_>) -> Option<LinkRef> {
+    let others = caches.declared.rivals(link.object);
+    let counts = others.iter().filter_map(|object| {
+        let status: SecureLinkStatus = serde_json::from_value(object.data["status"].clone()).unwrap_or_default();
+        let rival = Rival { object, runs: runs(&status) };
+        let refused = find(&status.conditions, ConditionType::Accepted)
+            .is_some_and(|accepted| accepted.status != "True" && accepted.reason != Reason::DuplicatePeer.as_str());
+        let ends = object.metadata.deletion_timestamp.is_some();
+        (rival.runs || !(refused || ends)).then_some(rival)
+    });
+    let first = counts.min_by(|a, b| a.rank().cmp(&b.rank()))?;
+    (first.rank() < link.rank()).then(|| crate::caches::named(first.object)).flatten()
+}
+
+/// Whether relays of a link run: a certificate is issued only once it was accepted, and stays with it.
+fn runs(status: &SecureLinkStatus) -> bool {
+    status.certificate.is_some()
 }
 
 /// The cluster as the link sees it.
@@ -269,6 +278,10 @@ fn cluster(
         let service = if namespace == link.namespace {
             space.services.get(&at)
         } else {
+            // Nothing is watched for a slip of the pen.
+            if sources.caches.labels(&namespace).is_none() {
+                continue;
+            }
             let target = sources.caches.target(&namespace);
             match target.access() {
                 Access::Starting => return Err(NotYet::Starting(namespace)),

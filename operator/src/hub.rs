@@ -9,8 +9,10 @@ const WAITING: usize = 4096;
 /// Something that was seen to change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// A link, or something made for it.
+    /// Something made for a link, or what its relays say.
     Link(LinkRef),
+    /// A `SecureLink` itself: what it declares, or its status.
+    Declared(LinkRef),
     /// A `SecureLink` is gone.
     Gone(Gone),
     /// A `LinkCut` over one link, by its name, or over any link of the namespace.

@@ -2,7 +2,7 @@
 //! its time over before its next write, without asking anybody (fault F23).
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease as LeaseObject, LeaseSpec};
@@ -26,8 +26,32 @@ const EVERY: Duration = Duration::from_secs(2);
 pub struct Lease {
     api: Api<LeaseObject>,
     holder: String,
-    until: Mutex<Option<Instant>>,
+    until: Mutex<Option<Until>>,
     leads: watch::Sender<bool>,
+}
+
+/// The end of the time to write. The monotonic clock stands still while the machine sleeps, and the other one may be set: the
+/// first to say that it is over is believed.
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Until {
+    /// The end of what begins now.
+    fn after(began: (Instant, SystemTime)) -> Self {
+        Self { monotonic: began.0 + WRITES, wall: began.1 + WRITES }
+    }
+
+    fn is_over(self, (monotonic, wall): (Instant, SystemTime)) -> bool {
+        monotonic >= self.monotonic || wall >= self.wall
+    }
+}
+
+/// Both clocks.
+fn now() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
 }
 
 /// Somebody else's lease, as it was last seen to change.
@@ -45,7 +69,7 @@ impl Lease {
     /// Whether this replica may write now. To be asked right before each write.
     pub fn holds(&self) -> bool {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        until.is_some_and(|until| !until.is_over(now()))
     }
 
     /// Follows whether this replica leads.
@@ -78,7 +102,7 @@ impl Lease {
 
     /// One look, and what follows from it.
     async fn turn(&self, seen: &mut Option<Seen>) -> kube::Result<()> {
-        let began = Instant::now();
+        let began = now();
         let Some(mut lease) = self.api.get_opt(NAME).await? else {
             let lease = LeaseObject {
                 metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
@@ -117,8 +141,8 @@ impl Lease {
     }
 
     /// Counted from before the request: the server took it at some moment after.
-    fn renewed(&self, began: Instant) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(began + WRITES);
+    fn renewed(&self, began: (Instant, SystemTime)) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Until::after(began));
     }
 
     async fn release(&self) -> kube::Result<()> {
@@ -146,5 +170,20 @@ fn is_abandoned(lease: &LeaseObject, spec: &LeaseSpec, seen: &mut Option<Seen>) 
             *seen = Some(Seen { version, since: Instant::now() });
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f23_the_time_to_write_is_over_when_either_clock_says_so() {
+        let (monotonic, wall) = now();
+        let until = Until::after((monotonic, wall));
+        let second = Duration::from_secs(1);
+        assert!(!until.is_over((monotonic + second, wall + second)));
+        assert!(until.is_over((monotonic + WRITES, wall)), "the clock was set back");
+        assert!(until.is_over((monotonic + second, wall + WRITES)), "the machine slept");
     }
 }

@@ -1,7 +1,9 @@
 //! Status and Events of a link, from what was observed. Written only when something in it changed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -11,11 +13,11 @@ use securelink_crds::conditions::{self, Condition, ConditionType, NewCondition};
 use securelink_crds::keys::FIELD_MANAGER;
 use securelink_crds::{GROUP, SecureLink, SecureLinkStatus, VERSION};
 use securelink_plan::certificate::IssueReason;
-use securelink_plan::{Observed, Verdict};
+use securelink_plan::{Observed, Verdict, without_local_ports};
 use securelink_relay_config::LinkRef;
 use serde_json::json;
 
-use crate::apply::Applied;
+use crate::apply::{Applied, ApplyError};
 use crate::controller::ReconcileError;
 use crate::gather::Known;
 use crate::metrics::{ByCondition, OfLink};
@@ -27,6 +29,9 @@ const NOTE: usize = 1024;
 /// Why a status was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
+    /// Another replica may lead by now.
+    #[error("the lease is not held any more")]
+    NotLeading,
     /// The API server.
     #[error("apply status of {link}: {source}")]
     Api {
@@ -39,7 +44,10 @@ pub enum StatusError {
 
 /// Statuses that were written, until the cache shows them; and for the metrics, all of them.
 #[derive(Debug, Default)]
-pub struct Written(Mutex<HashMap<LinkRef, Last>>);
+pub struct Written {
+    last: Mutex<HashMap<LinkRef, Last>>,
+    echoes: Mutex<HashMap<LinkRef, Echo>>,
+}
 
 #[derive(Clone, Debug)]
 struct Last {
@@ -48,30 +56,61 @@ struct Last {
     status: SecureLinkStatus,
 }
 
+/// By what a change is known to be our own writing of a status.
+#[derive(Debug, Default)]
+struct Echo {
+    /// The object without its status, as it was seen last.
+    seen: u64,
+    /// The status that was sent last: before an answer comes, so that a watch that is faster meets it, too.
+    sent: Option<SecureLinkStatus>,
+}
+
 impl Written {
     /// The newer of the status that the cache shows and the one that was written.
     fn latest(&self, known: &Known) -> SecureLinkStatus {
         let metadata = &known.declared.object.metadata;
         let shown = number(metadata.resource_version.as_deref());
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match written.get(&known.gathered.link) {
+        match self.lock().get(&known.gathered.link) {
             Some(last) if last.uid == metadata.uid && last.version > shown => last.status.clone(),
             _ => known.status.clone(),
         }
     }
 
     fn keep(&self, link: &LinkRef, last: Last) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(link.clone(), last);
+        self.lock().insert(link.clone(), last);
     }
 
     fn forget(&self, link: &LinkRef) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(link);
+        self.lock().remove(link);
+        self.echoes().remove(link);
+    }
+
+    /// Whether all that is new of a link is the status that was sent: looking at it for that would never end where a
+    /// sentence of it varies.
+    pub fn is_echo(&self, link: &LinkRef, object: &DynamicObject) -> bool {
+        let mut echoes = self.echoes();
+        let echo = echoes.entry(link.clone()).or_default();
+        let seen = without_status(object);
+        let same = std::mem::replace(&mut echo.seen, seen) == seen;
+        same && echo.sent.is_some() && echo.sent == serde_json::from_value(object.data["status"].clone()).ok()
+    }
+
+    fn sends(&self, link: &LinkRef, status: &SecureLinkStatus) {
+        self.echoes().entry(link.clone()).or_default().sent = Some(status.clone());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LinkRef, Last>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn echoes(&self) -> MutexGuard<'_, HashMap<LinkRef, Echo>> {
+        self.echoes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many links have each condition.
     fn count(&self) -> HashMap<ByCondition, i64> {
         let mut counts = HashMap::new();
-        for last in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for last in self.lock().values() {
             for condition in &last.status.conditions {
                 let by = ByCondition { condition: condition.type_.clone(), status: condition.status.clone() };
                 *counts.entry(by).or_default() += 1;
@@ -86,8 +125,10 @@ impl Written {
 pub struct Finding<'a> {
     /// The link.
     pub known: &'a Known,
-    /// What applying did, if it went through.
-    pub applied: Option<&'a Applied>,
+    /// What applying did.
+    pub applied: &'a Applied,
+    /// Why it did not go through.
+    pub failure: Option<&'a ApplyError>,
     /// Why a leaf was issued.
     pub fresh: Option<IssueReason>,
 }
@@ -95,14 +136,25 @@ pub struct Finding<'a> {
 /// The status as it is now.
 pub fn compute(
     world: &World,
-    known: &Known,
+    finding: Finding<'_>,
     verdict: &Verdict,
     observed: Observed<'_>,
     now: Timestamp,
 ) -> SecureLinkStatus {
-    let previous = world.written.latest(known);
+    let previous = world.written.latest(finding.known);
     let mut status = securelink_plan::status(verdict, observed, &previous, now);
+    let before = conditions::find(&status.conditions, ConditionType::InternalError).cloned();
     conditions::clear(&mut status.conditions, ConditionType::InternalError);
+    match finding.failure {
+        // These are looked at again at once; a name that is taken is then a condition of its own.
+        None | Some(ApplyError::Taken { .. } | ApplyError::Moved { .. }) => {}
+        Some(error) => {
+            // Since when it stands is kept.
+            status.conditions.extend(before);
+            let condition = internal_error(&error.to_string(), verdict.generation);
+            conditions::set(&mut status.conditions, condition, now);
+        }
+    }
     status
 }
 
@@ -136,17 +188,11 @@ pub fn forget(world: &World, link: &LinkRef) {
 pub async fn fault(world: &World, link: &LinkRef, error: &ReconcileError) {
     let Some(declared) = world.sources.caches.declared.link(link) else { return };
     let shown: SecureLinkStatus = serde_json::from_value(declared.object.data["status"].clone()).unwrap_or_default();
-    let last = world.written.0.lock().unwrap_or_else(PoisonError::into_inner).get(link).cloned();
+    let last = world.written.lock().get(link).cloned();
     let version = number(declared.object.metadata.resource_version.as_deref());
     let previous = last.filter(|last| last.version > version).map_or(shown, |last| last.status);
     let mut status = previous.clone();
-    let condition = NewCondition {
-        kind: ConditionType::InternalError,
-        status: Some(true),
-        reason: ConditionType::InternalError.as_str(),
-        message: error.to_string(),
-        generation: declared.object.metadata.generation,
-    };
+    let condition = internal_error(&error.to_string(), declared.object.metadata.generation);
     conditions::set(&mut status.conditions, condition, Timestamp::now());
     if status != previous
         && let Err(error) = put(world, link, &declared.object, &status).await
@@ -163,8 +209,9 @@ async fn put(
 ) -> Result<(), StatusError> {
     let failed = |source| StatusError::Api { link: link.clone(), source: Box::new(source) };
     if !world.lease.holds() {
-        return Ok(());
+        return Err(StatusError::NotLeading);
     }
+    world.written.sends(link, status);
     let resource = kube::api::ApiResource::erase::<SecureLink>(&());
     let api = Api::<DynamicObject>::namespaced_with(world.client.clone(), &link.namespace, &resource);
     // The uid: a status must not land on another link of the name.
@@ -191,10 +238,8 @@ fn measure(world: &World, link: &LinkRef, status: &SecureLinkStatus) {
         }
         None => drop(world.metrics.expiry.remove(&of)),
     }
-    {
-        let mut written = world.written.0.lock().unwrap_or_else(PoisonError::into_inner);
-        written.entry(link.clone()).or_insert_with(|| Last { uid: None, version: 0, status: status.clone() });
-    }
+    let first = || Last { uid: None, version: 0, status: status.clone() };
+    world.written.lock().entry(link.clone()).or_insert_with(first);
 }
 
 /// Shows how many links have each condition; at every scrape.
@@ -216,7 +261,10 @@ impl Finding<'_> {
                 &format!("issued a certificate: {}", reason.as_str()),
             ));
         }
-        for drift in self.applied.iter().flat_map(|applied| &applied.drifted) {
+        for damage in &self.known.damaged {
+            events.push(event(EventType::Warning, "Damaged", "Repair", damage));
+        }
+        for drift in &self.applied.drifted {
             events.push(event(
                 EventType::Warning,
                 "Drift",
@@ -245,6 +293,21 @@ fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
     Event { type_, reason: reason.to_owned(), note: Some(note.to_owned()), action: action.to_owned(), secondary: None }
 }
 
+fn internal_error(message: &str, generation: Option<i64>) -> NewCondition {
+    let kind = ConditionType::InternalError;
+    let message = without_local_ports(message);
+    NewCondition { kind, status: Some(true), reason: kind.as_str(), message, generation }
+}
+
+/// A hash of what a link is beside its status.
+fn without_status(object: &DynamicObject) -> u64 {
+    let metadata = &object.metadata;
+    let mut hasher = DefaultHasher::new();
+    (&metadata.uid, metadata.generation, &metadata.annotations, &metadata.labels).hash(&mut hasher);
+    (metadata.deletion_timestamp.is_some(), &metadata.finalizers).hash(&mut hasher);
+    hasher.finish()
+}
+
 fn number(version: Option<&str>) -> u64 {
     version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
@@ -265,6 +328,34 @@ mod tests {
             observed_generation: None,
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
         }
+    }
+
+    fn link(generation: i64, status: &SecureLinkStatus) -> DynamicObject {
+        let mut object = DynamicObject::new("l", &kube::api::ApiResource::erase::<SecureLink>(&()));
+        object.metadata.generation = Some(generation);
+        object.data = json!({"status": status});
+        object
+    }
+
+    /// A sentence that varies, such as a webhook's, would otherwise be written, seen and written for ever.
+    #[test]
+    fn f16_a_change_that_is_the_status_that_was_sent_is_an_echo_and_any_other_is_not() {
+        let (written, at) = (Written::default(), LinkRef { namespace: "n".to_owned(), name: "l".to_owned() });
+        let of = |message: &str| SecureLinkStatus {
+            conditions: vec![Condition {
+                message: message.to_owned(),
+                ..condition("InternalError", "True", "InternalError")
+            }],
+            ..SecureLinkStatus::default()
+        };
+        assert!(!written.is_echo(&at, &link(1, &SecureLinkStatus::default())), "it was never seen");
+        written.sends(&at, &of("first"));
+        assert!(written.is_echo(&at, &link(1, &of("first"))));
+        written.sends(&at, &of("second"));
+        assert!(!written.is_echo(&at, &link(1, &of("somebody else's"))));
+        assert!(written.is_echo(&at, &link(1, &of("second"))));
+        assert!(!written.is_echo(&at, &link(2, &of("second"))), "its spec is another one");
+        assert!(written.is_echo(&at, &link(2, &of("second"))));
     }
 
     #[test]

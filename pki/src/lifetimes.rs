@@ -118,7 +118,9 @@ pub fn renew_at(role: Role, validity: &Validity, jitter: f64) -> Timestamp {
 /// one answer and a thousand of one date give a thousand (fault F40).
 pub fn due(role: Role, validity: &Validity, certificate: &[u8]) -> Timestamp {
     let random = sha256(certificate);
-    renew_at(role, validity, f64::from(u16::from_be_bytes([random[0], random[1]])) / f64::from(u16::MAX))
+    let share = f64::from(u16::from_be_bytes([random[0], random[1]])) / f64::from(u16::MAX);
+    // Status shows it, and holds whole seconds: with a fraction every one would differ from the stored one.
+    whole_second(renew_at(role, validity, share))
 }
 
 /// `from` moved by `by`, stopping at the ends of time.

@@ -276,7 +276,10 @@ impl Link {
         let telling = async {
             loop {
                 self.untold.notified().await;
-                sleep(Duration::from_secs(1) / NEWS_PER_SECOND).await;
+                // Out of the same bucket as what is told at once: both together keep to the rate.
+                while !self.news.admit(NEWS_PER_SECOND, Instant::now()) {
+                    sleep(Duration::from_secs(1) / NEWS_PER_SECOND).await;
+                }
                 self.changed();
             }
         };

@@ -125,7 +125,7 @@ pub(crate) fn judge(files: &Declarations, declared: Declared, known: Known<'_>, 
         identity_invalid: identity.is_some_and(Option::is_none),
         policies: files.policies.iter().filter(applies).cloned().collect(),
         cuts: known.stored,
-        older_duplicate: duplicate(&declared, identity.and_then(Option::as_ref), site.earlier),
+        preferred: duplicate(&declared, identity.and_then(Option::as_ref), site.earlier),
         denied: None,
         mode: Mode::Standalone(Standalone {
             listen: site.listen,
@@ -149,7 +149,7 @@ pub(crate) fn broken(link: &LinkRef, fault: &str) -> Verdict {
         identity_invalid: true,
         policies: Vec::new(),
         cuts: Vec::new(),
-        older_duplicate: None,
+        preferred: None,
         denied: None,
         mode: Mode::Standalone(Standalone::default()),
     })

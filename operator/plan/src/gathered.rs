@@ -33,8 +33,8 @@ pub struct Gathered {
     pub policies: Vec<LinkPolicy>,
     /// The cuts that hit this link, from [`cut_orders`](crate::cut_orders) and from `securelink cut`.
     pub cuts: Vec<CutOrder>,
-    /// An older link between the same two trust domains.
-    pub older_duplicate: Option<LinkRef>,
+    /// Another link between the same two trust domains, which is accepted rather than this one.
+    pub preferred: Option<LinkRef>,
     /// What the API server denied in the link's namespace, so that nothing more could be looked at.
     pub denied: Option<Denied>,
     /// Where the link runs.

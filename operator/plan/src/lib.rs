@@ -35,6 +35,7 @@ pub use obeyed::{CutRelay, cut_status};
 pub use selection::{cut_orders, peer_names, policy_applies, salvage_cut};
 pub use service::ServiceTarget;
 pub use snapshot::{Orders, listeners, snapshot};
+pub use status::words::without_local_ports;
 pub use status::{Certificate, LeafInUse, Observed, PROBE_FRESH, next_deadline, status};
 pub use validated::{Target, ValidatedExport, ValidatedExpose, ValidatedImport, ValidatedLink};
 pub use verdict::{About, Base, Problem, Verdict, validate};

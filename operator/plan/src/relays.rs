@@ -185,5 +185,5 @@ fn told(found: Found) -> (Reason, String) {
 
 /// Somebody else's words inside of ours.
 fn cause(text: &str) -> String {
-    words::quoted(text.trim().trim_end_matches('.'), CAUSE)
+    words::quoted(words::without_local_ports(text).trim().trim_end_matches('.'), CAUSE)
 }

@@ -136,10 +136,6 @@ pub fn validate(gathered: &Gathered) -> Verdict {
         Declared::Valid(link) => serde_json::to_value(link.as_ref()).unwrap_or_default(),
         Declared::Invalid { value, .. } => value.clone(),
     };
-    if let Some(older) = &gathered.older_duplicate {
-        verdict.problems.push(duplicate(older));
-        return verdict;
-    }
     if let Some(denied) = &gathered.denied {
         verdict.problems.push(not_granted(&gathered.link, denied));
         return verdict;
@@ -181,6 +177,8 @@ fn objections(gathered: &Gathered) -> Vec<Problem> {
         Declared::Deleted => Vec::new(),
     };
     problems.extend(identity(gathered).err());
+    // One that was accepted before goes on as it is: to begin first elsewhere must not end it.
+    problems.extend(gathered.preferred.as_ref().map(duplicate));
     problems
 }
 
@@ -228,12 +226,12 @@ fn identity(gathered: &Gathered) -> Result<AcceptedIdentity, Problem> {
     Ok(AcceptedIdentity { trust_domain, contacts: identity.spec.contacts.clone() })
 }
 
-fn duplicate(older: &LinkRef) -> Problem {
+fn duplicate(preferred: &LinkRef) -> Problem {
     Problem {
         reason: Reason::DuplicatePeer,
         about: About::Link,
         field: "spec.peer.trustDomain".to_owned(),
-        message: format!("the link {older} to the same organization is older"),
+        message: format!("{preferred} is the link to that organization"),
         remedy: "delete one of the two".to_owned(),
     }
 }

@@ -126,7 +126,7 @@ fn f73_a_deleted_link_is_cut_by_an_order_that_relays_have_not_seen() {
 fn where_nothing_is_accepted_nothing_is_carried() {
     let (_, running) = running();
     let mut duplicate = gathered(5, |_| ());
-    duplicate.older_duplicate = Some(support::link_ref());
+    duplicate.preferred = Some(support::link_ref());
     assert_eq!(scopes(&cuts_ahead(&running, &validate(&duplicate))), [CutScope::Link].into());
 }
 

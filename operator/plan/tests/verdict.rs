@@ -221,12 +221,15 @@ fn an_identity_must_be_there_valid_and_usable_here() {
 }
 
 #[test]
-fn the_older_of_two_links_to_one_peer_wins() {
+fn of_two_links_to_one_peer_one_is_accepted_and_none_that_runs_is_ended() {
     let mut gathered = gather(&file(LINK));
-    gathered.older_duplicate = Some(LinkRef { namespace: "liaison".to_owned(), name: "old".to_owned() });
-    gathered.last_accepted = accept(&file(LINK)).accepted;
+    gathered.preferred = Some(LinkRef { namespace: "liaison".to_owned(), name: "old".to_owned() });
     let verdict = validate(&gathered);
     assert_eq!((verdict.refusal().unwrap().reason, &verdict.base), (Reason::DuplicatePeer, &Base::None));
+    gathered.last_accepted = accept(&file(LINK)).accepted;
+    let verdict = validate(&gathered);
+    assert_eq!(verdict.refusal().unwrap().reason, Reason::DuplicatePeer);
+    assert!(matches!(verdict.base, Base::LastAccepted(_)) && verdict.cuts.is_empty());
 }
 
 #[test]

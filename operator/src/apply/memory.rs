@@ -15,8 +15,15 @@ use serde_json::Value;
 
 use super::Kind;
 
-/// For how long what was written counts although the cache does not show it: beyond, the cache is believed.
-pub const LAG: Duration = Duration::from_secs(3);
+/// For how long what was written counts although the cache does not show it: beyond, the cache is believed (fault F10).
+pub const LAG: Duration = Duration::from_secs(5);
+/// Repairs of one object that are made at once; each further one waits, twice as long as the one before.
+const AT_ONCE: u32 = 5;
+/// Between two repairs of an object that others keep changing: at first and at last. The last is short, because what they
+/// change may be a network policy.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
+/// After as long without a repair, those before are forgotten.
+const QUIET: Duration = Duration::from_mins(10);
 
 type Key = (ObjectKind, LinkRef, String);
 
@@ -34,6 +41,8 @@ struct Entry {
     wanted: Option<u64>,
     /// What differed right after a write: somebody else's doing that is not fought over.
     settled: Option<Differences>,
+    /// How often others' changes were put right, and when last.
+    repairs: Option<(u32, Instant)>,
 }
 
 impl Memory {
@@ -62,6 +71,28 @@ impl Memory {
         entry.wanted = Some(hash(wanted));
         entry.settled = None;
         object
+    }
+
+    /// Remembers an object that is there although the cache does not show it.
+    pub fn found<K: Kind>(&self, link: &LinkRef, object: K) -> Arc<K> {
+        let object = Arc::new(object);
+        let mut entries = self.lock();
+        let entry = entries.entry((K::KIND, link.clone(), object.name_any())).or_default();
+        entry.written = Some((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now()));
+        object
+    }
+
+    /// Counts a repair that is about to be made; or for how long it has to wait.
+    pub fn repair(&self, kind: ObjectKind, link: &LinkRef, name: &str) -> Option<Duration> {
+        let mut entries = self.lock();
+        let entry = entries.entry((kind, link.clone(), name.to_owned())).or_default();
+        let (count, last) = entry.repairs.filter(|(_, last)| last.elapsed() < QUIET).unzip();
+        let count = count.unwrap_or_default();
+        let left = last.and_then(|last| pause(count).checked_sub(last.elapsed())).filter(|left| !left.is_zero());
+        if left.is_none() {
+            entry.repairs = Some((count.saturating_add(1), Instant::now()));
+        }
+        left
     }
 
     /// Forgets an object that turned out to be another one, or none.
@@ -124,6 +155,14 @@ impl Memory {
     }
 }
 
+/// How long after the last of `count` repairs the next one may be made.
+fn pause(count: u32) -> Duration {
+    match count.checked_sub(AT_ONCE) {
+        Some(more) => PAUSES.0.saturating_mul(1 << more.min(16)).min(PAUSES.1),
+        None => Duration::ZERO,
+    }
+}
+
 /// A resourceVersion as a number, which it is for every kind written here; 0 where it is none.
 fn version<K: Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
@@ -166,6 +205,17 @@ mod tests {
         assert_eq!(latest(Some("6")), (Some("7".to_owned()), true));
         assert_eq!(latest(Some("10")), (Some("10".to_owned()), false));
         assert_eq!(latest(None), (None, false), "seen once, its absence is a deletion");
+    }
+
+    #[test]
+    fn a_few_repairs_are_made_at_once_and_further_ones_wait() {
+        let (memory, link) = (Memory::default(), link());
+        let repair = || memory.repair(ObjectKind::Deployment, &link, "a");
+        assert_eq!([repair(), repair(), repair(), repair(), repair()], [None; 5]);
+        assert!(repair().is_some_and(|left| left <= PAUSES.0));
+        assert!(memory.repair(ObjectKind::Service, &link, "a").is_none(), "each object by itself");
+        let pauses = [4, 5, 6, 7, 8, 9, u32::MAX].map(|count| pause(count).as_secs());
+        assert_eq!(pauses, [0, 5, 10, 20, 40, 60, 60]);
     }
 
     #[test]

@@ -163,10 +163,21 @@ impl Declarations {
         cuts
     }
 
-    /// Links to the same organization, as they are written, with when they were made: for the oldest to win.
-    pub fn links_to(&self, peer: &str) -> Vec<Arc<DynamicObject>> {
-        let to = |object: &DynamicObject| object.data["spec"]["peer"]["trustDomain"].as_str() == Some(peer);
-        self.stores.links.state_filter(to)
+    /// Other links between the same two organizations, as they are written.
+    pub fn rivals(&self, link: &DynamicObject) -> Vec<Arc<DynamicObject>> {
+        let peer = |object: &DynamicObject| object.data["spec"]["peer"]["trustDomain"].as_str().map(str::to_owned);
+        let own = |object: &DynamicObject| {
+            let name = object.data["spec"]["identityRef"]["name"].as_str()?.to_owned();
+            let identity = LinkRef { namespace: object.metadata.namespace.clone()?, name };
+            let identity = self.stores.identities.get(&reference::<LinkIdentity>(&identity))?;
+            identity.data["spec"]["trustDomain"].as_str().map(str::to_owned)
+        };
+        let (Some(to), Some(from)) = (peer(link), own(link)) else { return Vec::new() };
+        self.stores.links.state_filter(|other| {
+            other.metadata.uid != link.metadata.uid
+                && peer(other).as_ref() == Some(&to)
+                && own(other).as_ref() == Some(&from)
+        })
     }
 
     fn judge(&self, kind: &'static str, object: &DynamicObject) -> Arc<Result<Object, (Value, Vec<load::Problem>)>> {

@@ -1,6 +1,7 @@
 //! What is watched in one namespace: what belongs to its links, or the Services that exports lead to.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -16,8 +17,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::watching::{Denial, OnDenial, Watching};
-use crate::hub::Change;
+use super::watching::{Denial, OnRights, Watching};
+use crate::hub::{Change, Hub};
 
 /// Whether a namespace's objects are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Access {
     Starting,
     /// Everything is known.
     Ready,
-    /// A right lacks, and has since the watches began.
+    /// A right lacks.
     Denied(Denial),
 }
 
@@ -108,7 +109,7 @@ impl Target {
         let api = Api::namespaced(gate.watching.client(), namespace);
         // Who exports from here is not known by the Service: all links look.
         let services =
-            gate.watching.typed(api, watcher::Config::default(), Some(gate.denied()), |_: &Service| Change::Everything);
+            gate.watching.typed(api, watcher::Config::default(), Some(gate.rights()), |_: &Service| Change::Everything);
         let target = Self { services, access: gate.access.subscribe(), _end: gate.stop.clone().drop_guard() };
         gate.open_after([seen(&target.services)]);
         target
@@ -125,46 +126,79 @@ struct Gate {
     watching: Watching,
     stop: CancellationToken,
     access: watch::Sender<Access>,
+    rights: Arc<Mutex<Rights>>,
     namespace: String,
+}
+
+/// What is known of the rights in a namespace.
+#[derive(Debug, Default)]
+struct Rights {
+    /// Everything was seen once.
+    seen: bool,
+    /// By resource: what is refused now.
+    denied: BTreeMap<String, Denial>,
+}
+
+impl Rights {
+    fn access(&self) -> Access {
+        match self.denied.values().next() {
+            Some(denial) => Access::Denied(denial.clone()),
+            None if self.seen => Access::Ready,
+            None => Access::Starting,
+        }
+    }
+
+    fn told(&mut self, news: Result<&str, Denial>) {
+        match news {
+            Ok(resource) => drop(self.denied.remove(resource)),
+            Err(denial) => drop(self.denied.insert(denial.resource.clone(), denial)),
+        }
+    }
 }
 
 impl Gate {
     fn new(watching: &Watching, namespace: &str) -> Self {
         let stop = watching.stop().child_token();
         let access = watch::Sender::new(Access::Starting);
-        Self { watching: watching.until(stop.clone()), stop, access, namespace: namespace.to_owned() }
+        let (watching, rights) = (watching.until(stop.clone()), Arc::default());
+        Self { watching, stop, access, rights, namespace: namespace.to_owned() }
     }
 
-    /// A right that lacks later, when everything has been seen, changes nothing here: what is known stays known, and the
-    /// watch says so in the log and in its metric.
-    fn denied(&self) -> OnDenial {
-        let (access, hub, namespace) = (self.access.clone(), self.watching.hub().clone(), self.namespace.clone());
-        Arc::new(move |denial| {
-            let changed = access.send_if_modified(|access| {
-                let news = *access == Access::Starting;
-                if news {
-                    *access = Access::Denied(denial.clone());
-                }
-                news
-            });
-            if changed {
-                hub.tell(Change::Everything);
+    /// Follows which rights lack. One that is withdrawn later counts as well: what was seen before may be wrong by now.
+    fn rights(&self) -> OnRights {
+        let (access, hub, rights) = (self.access.clone(), self.watching.hub().clone(), Arc::clone(&self.rights));
+        let namespace = self.namespace.clone();
+        Arc::new(move |news| {
+            if let Err(denial) = &news {
                 tracing::warn!(namespace, verb = denial.verb, resource = denial.resource, "not granted");
             }
+            let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+            rights.told(news);
+            show(&access, &rights, &hub);
         })
     }
 
     fn open_after<const N: usize>(&self, ready: [Seen; N]) {
         let (access, hub, stop) = (self.access.clone(), self.watching.hub().clone(), self.stop.clone());
+        let rights = Arc::clone(&self.rights);
         tokio::spawn(async move {
             let all = futures_util::future::join_all(ready);
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = all => {}
             }
-            access.send_replace(Access::Ready);
-            hub.tell(Change::Everything);
+            let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+            rights.seen = true;
+            show(&access, &rights, &hub);
         });
+    }
+}
+
+/// Tells all links when it is another access than before.
+fn show(access: &watch::Sender<Access>, rights: &Rights, hub: &Hub) {
+    let now = rights.access();
+    if access.send_if_modified(|before| std::mem::replace(before, now.clone()) != now) {
+        hub.tell(Change::Everything);
     }
 }
 
@@ -199,12 +233,40 @@ impl Watches<'_> {
     {
         let api = Api::namespaced(self.gate.watching.client(), self.namespace);
         let namespace = self.namespace.to_owned();
-        self.gate.watching.typed(api, config, Some(self.gate.denied()), move |object: &K| {
+        self.gate.watching.typed(api, config, Some(self.gate.rights()), move |object: &K| {
             // A label is a hint of whom to wake, never a proof of whose the object is.
             match object.labels().get(LINK) {
                 Some(name) => Change::Link(LinkRef { namespace: namespace.clone(), name: name.clone() }),
                 None => Change::Namespace(namespace.clone()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denial(resource: &str) -> Denial {
+        Denial { verb: "list", resource: resource.to_owned() }
+    }
+
+    #[test]
+    fn f17_a_namespace_is_denied_while_any_right_lacks_also_one_that_is_withdrawn_later() {
+        let mut rights = Rights::default();
+        assert_eq!(rights.access(), Access::Starting);
+        rights.told(Err(denial("secrets")));
+        rights.told(Err(denial("pods")));
+        assert_eq!(rights.access(), Access::Denied(denial("pods")));
+        rights.told(Ok("pods"));
+        assert_eq!(rights.access(), Access::Denied(denial("secrets")));
+        rights.told(Ok("secrets"));
+        assert_eq!(rights.access(), Access::Starting, "what was not refused may not have been seen yet");
+        rights.seen = true;
+        assert_eq!(rights.access(), Access::Ready);
+        rights.told(Err(denial("services")));
+        assert_eq!(rights.access(), Access::Denied(denial("services")));
+        rights.told(Ok("services"));
+        assert_eq!(rights.access(), Access::Ready);
     }
 }

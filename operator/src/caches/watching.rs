@@ -26,8 +26,8 @@ pub struct Denial {
     pub resource: String,
 }
 
-/// Told of each refusal.
-pub(super) type OnDenial = Arc<dyn Fn(Denial) + Send + Sync>;
+/// Told of each refusal, and of each resource of which everything was seen.
+pub(super) type OnRights = Arc<dyn Fn(Result<&str, Denial>) + Send + Sync>;
 
 /// Starts watches.
 #[derive(Clone)]
@@ -73,8 +73,7 @@ impl Watching {
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
         let writer = reflector::store::Writer::new(resource.clone());
         let store = writer.as_reader();
-        let stream = kube::runtime::watcher(api, watcher::Config::default());
-        self.spawn(stream, writer, resource.plural, None, change);
+        self.spawn((api, watcher::Config::default()), writer, (resource.plural, None), change);
         store
     }
 
@@ -94,42 +93,40 @@ impl Watching {
     {
         let (store, writer) = reflector::store();
         let api = Api::<PartialObjectMeta<K>>::all(self.client.clone());
-        let stream = kube::runtime::watcher(api, watcher::Config::default());
-        self.spawn(stream, writer, K::plural(&()).into_owned(), None, move |object, _| change(object));
+        let resource = K::plural(&()).into_owned();
+        self.spawn((api, watcher::Config::default()), writer, (resource, None), move |object, _| change(object));
         store
     }
 
-    /// A kind where `api` looks.
+    /// A kind where `api` looks; `rights` is told of each refusal, and of its end.
     pub fn typed<K>(
         &self,
         api: Api<K>,
         config: watcher::Config,
-        denied: Option<OnDenial>,
+        rights: Option<OnRights>,
         change: impl Fn(&K) -> Change + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (store, writer) = reflector::store();
-        let stream = kube::runtime::watcher(api, config);
-        self.spawn(stream, writer, K::plural(&()).into_owned(), denied, move |object, _| change(object));
+        self.spawn((api, config), writer, (K::plural(&()).into_owned(), rights), move |object, _| change(object));
         store
     }
 
     fn spawn<K>(
         &self,
-        stream: impl futures_util::Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        (api, config): (Api<K>, watcher::Config),
         writer: reflector::store::Writer<K>,
-        resource: String,
-        denied: Option<OnDenial>,
+        (resource, rights): (String, Option<OnRights>),
         change: impl Fn(&K, bool) -> Change + Send + 'static,
     ) where
-        K: Resource + Clone + Send + Sync + 'static,
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone + Send + Sync,
     {
         let (hub, metrics, stop) = (self.hub.clone(), self.metrics.clone(), self.stop.clone());
         let strip = |object: &mut K| object.managed_fields_mut().clear();
-        let stream = stream.default_backoff().modify(strip).reflect(writer);
+        let stream = anew_when_refused(api, config).default_backoff().modify(strip).reflect(writer);
         let follow = async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
@@ -137,14 +134,19 @@ impl Watching {
                     Ok(Event::Apply(object)) => hub.tell(change(&object, false)),
                     Ok(Event::Delete(object)) => hub.tell(change(&object, true)),
                     // A relist may lack what was deleted meanwhile: all look again.
-                    Ok(Event::InitDone) => hub.tell(Change::Everything),
+                    Ok(Event::InitDone) => {
+                        if let Some(told) = &rights {
+                            told(Ok(resource.as_str()));
+                        }
+                        hub.tell(Change::Everything);
+                    }
                     Ok(Event::Init | Event::InitApply(_)) => {}
                     Err(error) => {
                         metrics.watch_failures.inc();
                         let denial = denial(&error, &resource);
                         tracing::warn!(%error, resource, "a watch failed and begins anew");
-                        if let (Some(denial), Some(denied)) = (denial, &denied) {
-                            denied(denial);
+                        if let (Some(denial), Some(told)) = (denial, &rights) {
+                            told(Err(denial));
                         }
                     }
                 }
@@ -152,6 +154,25 @@ impl Watching {
         };
         spawn_until(stop, follow);
     }
+}
+
+/// A watch that begins with a list after each refusal: one that goes on after it says nothing until something changes, and
+/// it would not be known that the right was given back.
+fn anew_when_refused<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl futures_util::Stream<Item = watcher::Result<Event<K>>> + Send + 'static
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let begin = move || kube::runtime::watcher(api.clone(), config.clone()).boxed();
+    futures_util::stream::unfold((begin(), begin), |(mut stream, begin)| async move {
+        let event = stream.next().await?;
+        if event.as_ref().err().and_then(|error| denial(error, "")).is_some() {
+            stream = begin();
+        }
+        Some((event, (stream, begin)))
+    })
 }
 
 fn denial(error: &watcher::Error, resource: &str) -> Option<Denial> {

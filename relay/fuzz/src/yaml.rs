@@ -79,7 +79,7 @@ fn plan(
         identity_invalid: false,
         policies: policies.iter().filter(|policy| policy_applies(policy, &link.namespace, None)).cloned().collect(),
         cuts: cut_orders(cuts.iter().map(AsRef::as_ref), link, &BTreeSet::new()),
-        older_duplicate: None,
+        preferred: None,
         denied: None,
         mode: Mode::Standalone(Standalone::default()),
     };

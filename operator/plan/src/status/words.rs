@@ -1,5 +1,7 @@
 //! What a person reads. Each sentence says what is wrong, whose fault it is and what to do; peer text is escaped.
 
+use std::net::SocketAddr;
+
 use securelink_crds::conditions::Reason;
 use securelink_relay_config::{Disagreement, LinkReport};
 
@@ -26,6 +28,22 @@ pub(crate) fn clean(text: &str, max: usize) -> String {
         cleaned.push_str(&shown);
     }
     cleaned
+}
+
+/// Text without the local ends of connections in it, as Go writes them (`10.0.0.7:53214->10.0.0.10:53`): the port is another
+/// one each time, and a status that says the same must be the same.
+pub fn without_local_ports(text: &str) -> String {
+    let mut parts = text.split("->").peekable();
+    let mut short = String::new();
+    while let Some(part) = parts.next() {
+        let local = part.rsplit_once(' ').map_or(part, |(_, last)| last);
+        let is_local = parts.peek().is_some() && local.parse::<SocketAddr>().is_ok();
+        short.push_str(if is_local { part.strip_suffix(local).unwrap_or_default() } else { part });
+        if !is_local && parts.peek().is_some() {
+            short.push_str("->");
+        }
+    }
+    short
 }
 
 /// Text from elsewhere inside of a sentence of ours. A semicolon parts what is wrong from what to do: only we give
@@ -142,4 +160,22 @@ fn digest_differs(report: &LinkReport, link: &ValidatedLink) -> String {
         "the two sides name different agreements: here {}, {peer} {theirs}; one side must correct agreement.digest (`securelink digest FILE`)",
         named(&report.agreed.own)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_ends_of_connections_are_left_out_and_other_arrows_stay() {
+        for (text, short) in [
+            ("read udp 10.0.0.7:53214->10.0.0.10:53: i/o timeout", "read udp 10.0.0.10:53: i/o timeout"),
+            ("dial tcp [fd00::7]:4021->[fd00::a]:53: refused", "dial tcp [fd00::a]:53: refused"),
+            ("10.0.0.7:1->10.0.0.10:2 and 10.0.0.7:3->10.0.0.10:4", "10.0.0.10:2 and 10.0.0.10:4"),
+            ("from a->b, and ->", "from a->b, and ->"),
+            ("", ""),
+        ] {
+            assert_eq!(without_local_ports(text), short);
+        }
+    }
 }

@@ -59,7 +59,7 @@ fn assemble(
         last_accepted: None,
         identity,
         identity_invalid: false,
-        older_duplicate: None,
+        preferred: None,
         denied: None,
         mode: Mode::Standalone(Standalone::default()),
     }
