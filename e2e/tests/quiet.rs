@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             a_link_is_made_with_the_rights_of_the_chart_and_without_reading_an_object
             f55_the_same_yaml_applied_again_changes_no_object
             an_operator_that_is_restarted_over_twenty_links_writes_no_object_of_theirs
+            an_operator_at_rest_sends_no_write_at_all
             a_deleted_link_leaves_nothing_behind
         ],
     )
@@ -86,6 +87,11 @@ async fn an_operator_that_is_restarted_over_twenty_links_writes_no_object_of_the
     ensure!(writes.is_empty(), "{} writes: {writes:#?}", writes.len());
     ensure!(site.versions().await? == before, "an object was written");
     Ok(())
+}
+
+async fn an_operator_at_rest_sends_no_write_at_all(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = made(plane, &["europol"]).await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await
 }
 
 async fn a_deleted_link_leaves_nothing_behind(plane: &Plane) -> Result<()> {
