@@ -317,9 +317,5 @@ fn issue(issuer: &Issuer, link: &ValidatedLink, now: Timestamp) -> Result<Leaf, 
     let Some(intermediate) = &issuer.intermediate else {
         return Err("there is no intermediate to issue it; see the LinkIdentity".to_owned());
     };
-    let names = link.dns_names();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let leaf = intermediate.issue_leaf(&link.identity(), &names, now).map_err(|error| error.to_string())?;
-    leaf.check(now).map_err(|refusal| format!("the new leaf would be refused: {refusal}"))?;
-    Ok(leaf)
+    intermediate.leaf_for(&link.identity(), &link.dns_names(), now).map_err(|error| error.to_string())
 }

@@ -1,5 +1,7 @@
 //! Roots and intermediates: generated, issued, read and written as PEM. Reads no clock, writes no file.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use securelink_id::{Fingerprint, SpiffeId, TrustDomain};
@@ -43,6 +45,9 @@ pub enum IssueError {
     /// A host name that cannot stand in a certificate.
     #[error("`{}` cannot stand in a certificate as DNS name; check expose.hostname", .0.escape_debug())]
     DnsName(String),
+    /// What was issued is of no use.
+    #[error("the new leaf would be refused: {0}")]
+    Refused(Refusal),
     /// The library refused.
     #[error("building the certificate of {0} failed")]
     Build(&'static str),
@@ -166,6 +171,14 @@ impl Intermediate {
         let certificate = template::sign(&params, key.pair(), issuer, &self.key, "the leaf")?;
         let chain = std::iter::once(certificate).chain(self.chain.iter().cloned()).collect();
         Leaf::assemble(key, chain)
+    }
+
+    /// The same, judged as the peer will: an issuer whose leaves nobody takes is found here, not there.
+    pub fn leaf_for(&self, identity: &SpiffeId, dns: &BTreeSet<String>, now: Timestamp) -> Result<Leaf, IssueError> {
+        let dns: Vec<&str> = dns.iter().map(String::as_str).collect();
+        let leaf = self.issue_leaf(identity, &dns, now)?;
+        leaf.check(now).map_err(IssueError::Refused)?;
+        Ok(leaf)
     }
 
     /// The private key, for its owner to store.

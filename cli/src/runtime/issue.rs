@@ -4,9 +4,7 @@ use jiff::Timestamp;
 use securelink_crds::LinkIdentity;
 use securelink_crds::conditions::Reason;
 use securelink_id::Fingerprint;
-use securelink_pki::lifetimes::{Role, Validity, renew_at};
 use securelink_pki::{Intermediate, Leaf, Root, Transitions};
-use securelink_relay_config::Digest;
 
 use super::planning::{
     Certificate, Decision, Facts, LeafInUse, RootDecision, RootKey, Stored, ValidatedLink, Wanted, decide, failure,
@@ -155,7 +153,7 @@ fn renew_intermediate(
         dns_names: std::collections::BTreeSet::new(),
         not_before: intermediate.validity().not_before,
         not_after: intermediate.end(),
-        renew_at: due(Role::Intermediate, intermediate.validity(), &intermediate.chain()[0]),
+        renew_at: intermediate.due(),
     };
     let decision = decide(&described(stored.as_ref().map(facts), damage.as_ref()), &Wanted::intermediate(wanted), now);
     if let (Decision::Issue { reason }, Some(root)) = (decision, root) {
@@ -170,7 +168,7 @@ fn renew_intermediate(
     }
     // One that is due and cannot be renewed goes on to its end, if it is of our root.
     let usable = stored.filter(|held| held.root() == wanted && now < held.end() && held.validity().contains(now));
-    issuer.due = usable.as_ref().map(|held| due(Role::Intermediate, held.validity(), &held.chain()[0]));
+    issuer.due = usable.as_ref().map(Intermediate::due);
     issuer.intermediate = usable;
     Ok(())
 }
@@ -187,12 +185,12 @@ pub(crate) fn leaf(
     let Some(root) = issuer.root else { return Ok((None, certificate)) };
     let facts = |leaf: &Leaf| Facts {
         key_matches: true,
-        root: chains_to(leaf, now),
+        root: leaf.chains_to(now),
         identity: Some(leaf.identity().clone()),
         dns_names: leaf.dns_names().iter().cloned().collect(),
         not_before: leaf.validity().not_before,
         not_after: leaf.validity().not_after,
-        renew_at: due(Role::Leaf, leaf.validity(), &leaf.chain()[0]),
+        renew_at: leaf.due(),
     };
     let wanted = Wanted::leaf(root, link);
     let described = described(stored.as_ref().map(facts), damage.as_ref());
@@ -216,38 +214,11 @@ fn issue_leaf(issuer: &Issuer, link: &ValidatedLink, now: Timestamp) -> Result<L
     let Some(intermediate) = &issuer.intermediate else {
         return Err("there is no intermediate to issue it; see the LinkIdentity".to_owned());
     };
-    let names = link.dns_names();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let leaf = intermediate.issue_leaf(&link.identity(), &names, now).map_err(|error| error.to_string())?;
-    leaf.check(now).map_err(|refusal| format!("the new leaf would be refused: {refusal}"))?;
-    Ok(leaf)
+    intermediate.leaf_for(&link.identity(), &link.dns_names(), now).map_err(|error| error.to_string())
 }
 
 fn in_use(leaf: &Leaf) -> LeafInUse {
-    LeafInUse {
-        serial: leaf
-            .serial()
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 0xf])
-            .filter_map(|digit| char::from_digit(digit.into(), 16))
-            .collect(),
-        not_after: leaf.validity().not_after,
-        renew_at: due(Role::Leaf, leaf.validity(), &leaf.chain()[0]),
-    }
-}
-
-/// The root a leaf verifies to. Its own dates are the decision's affair: it is judged at a moment within them.
-fn chains_to(leaf: &Leaf, now: Timestamp) -> Option<Fingerprint> {
-    let dates = leaf.validity();
-    let at = now.clamp(dates.not_before, dates.not_after.max(dates.not_before));
-    leaf.check(at).ok().map(|verified| verified.root)
-}
-
-/// When a certificate is renewed. The jitter comes from the certificate itself, so that every look gives one answer.
-fn due(role: Role, validity: Validity, certificate: &[u8]) -> Timestamp {
-    let random = Digest::of(certificate).0;
-    let jitter = f64::from(u16::from_be_bytes([random[0], random[1]])) / f64::from(u16::MAX);
-    renew_at(role, &validity, jitter)
+    LeafInUse { serial: leaf.serial_hex(), not_after: leaf.validity().not_after, renew_at: leaf.due() }
 }
 
 fn described(facts: Option<Facts>, damage: Option<&StateError>) -> Stored {
