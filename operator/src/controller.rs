@@ -14,7 +14,6 @@ use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
 use securelink_crds::conditions::Reason;
 use securelink_crds::{LinkCut, LinkIdentity, SecureLink};
-use securelink_pki::Transitions;
 use securelink_plan::objects::{Inputs, Objects};
 use securelink_plan::relays::{combine, hindrance};
 use securelink_plan::{Certificate, Observed, Verdict, next_deadline, validate, widened_by};
@@ -27,8 +26,7 @@ use crate::caches::{named, reference};
 use crate::cut::{pods, relay_pods};
 use crate::gather::{Known, NotYet, gather};
 use crate::hub::{Change, Listener};
-use crate::issue::{self, Asked, Hands, Issued, Issuer};
-use crate::keys::{self, Kept};
+use crate::issue::{self, Issued, Issuer};
 use crate::metrics::Ended;
 use crate::relays::Word;
 use crate::update_status::{Finding, StatusError};
@@ -286,28 +284,16 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
 
 /// The keys of the identity that a link names.
 fn issuer(world: &World, known: &Known, now: Timestamp) -> Option<Issuer> {
-    let identity = known.identity.as_ref()?.identity.as_ref()?;
-    let at = LinkRef { namespace: known.gathered.link.namespace.clone(), name: identity.metadata.name.clone()? };
-    let place = keys::name(&at);
-    let stored = world.sources.caches.keys.get(&ObjectRef::new(&place).within(&world.namespace));
-    let asked = Asked { identity, place: &format!("{}/{place}", world.namespace) };
-    Some(issue::issuer(asked, Kept::read(stored.as_deref()), Hands::Looking, now))
+    let declared = known.identity.as_ref()?;
+    let at = LinkRef { namespace: known.gathered.link.namespace.clone(), name: declared.object.metadata.name.clone()? };
+    identity::issuer(&at, world, declared, now)
 }
 
 /// The leaf to present, and what is known of it.
 fn leaf(issuer: Option<&Issuer>, verdict: &Verdict, known: &Known, now: Timestamp) -> Issued {
-    let nothing = Issuer {
-        root: known.status.fingerprint.as_ref().and_then(|text| text.parse().ok()),
-        root_ends: None,
-        intermediate: None,
-        transitions: Transitions::none(),
-        failure: Some((
-            Reason::IssuerFailed,
-            "the LinkIdentity is missing or invalid; see the condition Accepted".to_owned(),
-        )),
-        due: None,
-        made: issue::Made::default(),
-    };
+    let recorded = known.status.fingerprint.as_ref().and_then(|text| text.parse().ok());
+    let why = "the LinkIdentity is missing or invalid; see the condition Accepted".to_owned();
+    let nothing = Issuer::failed(recorded, (Reason::IssuerFailed, why));
     match verdict.validated() {
         Some(link) => issue::leaf(issuer.unwrap_or(&nothing), known.leaf.as_deref(), link, now),
         None => Issued {

@@ -1,6 +1,7 @@
 //! The way of an identity: its keys are made and renewed, its status says what partners pin, and it cannot be deleted while
 //! a link uses it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +10,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
+use securelink_crds::conditions::Reason;
 use securelink_crds::keys::{FIELD_MANAGER, FINALIZER};
 use securelink_crds::{GROUP, LinkIdentity, RootState, VERSION};
 use securelink_plan::identity::{Root, Roots, identity_status};
@@ -18,8 +20,11 @@ use serde_json::json;
 use crate::caches::DeclaredIdentity;
 use crate::issue::{self, Asked, Hands, Issuer};
 use crate::keys::{self, Kept, Parts};
+use crate::traces::{self, Traces};
 use crate::world::World;
 
+/// Until what outran the caches has been seen.
+const SOON: Duration = Duration::from_secs(1);
 /// The longest until the next look: a clock that was set is noticed.
 const LATEST: Duration = Duration::from_mins(10);
 
@@ -50,16 +55,53 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
         finalizers(at, world, &declared, true).await?;
     }
     let now = Timestamp::now();
-    let place = keys::name(at);
-    let stored = world.sources.caches.keys.get(&ObjectRef::new(&place).within(&world.namespace));
-    let asked = Asked { identity, place: &format!("{}/{place}", world.namespace) };
-    let issuer = issue::issuer(asked, Kept::read(stored.as_deref()), Hands::Making, now);
+    let stored = stored(at, world);
+    let traces = match traces::of(world, at, &declared) {
+        Some(traces) => traces,
+        // What is missing wakes it when it comes.
+        None if stored.is_none() => return Ok(Action::requeue(LATEST)),
+        None => Traces::default(),
+    };
+    let place = place(at, world);
+    let asked = Asked { identity, traces, place: &place };
+    let mut issuer = issue::issuer(asked, Kept::read(stored.as_deref()), Hands::Making, now);
     if issuer.made.is_any() {
-        keep(at, world, identity, stored.as_deref(), &issuer).await?;
+        match keep(at, world, identity, stored.as_deref(), &issuer).await? {
+            Written::Yes => {}
+            Written::Outrun => return Ok(Action::requeue(SOON)),
+            Written::Hidden(why) => issuer = Issuer::failed(traces.root, (Reason::RootMissing, why)),
+        }
     }
     status(at, world, &declared, identity, &issuer, now).await?;
     let left = issuer.due.and_then(|due| Duration::try_from(due.duration_since(now)).ok());
     Ok(Action::requeue(left.unwrap_or(LATEST).clamp(Duration::from_secs(1), LATEST)))
+}
+
+/// The issuer of an identity as it is, for a link: nothing is made.
+pub fn issuer(at: &LinkRef, world: &World, declared: &DeclaredIdentity, now: Timestamp) -> Option<Issuer> {
+    let identity = declared.identity.as_ref()?;
+    let traces = Traces::of_status(&declared.object.data["status"]);
+    let asked = Asked { identity, traces, place: &place(at, world) };
+    Some(issue::issuer(asked, Kept::read(stored(at, world).as_deref()), Hands::Looking, now))
+}
+
+fn stored(at: &LinkRef, world: &World) -> Option<Arc<Secret>> {
+    world.sources.caches.keys.get(&ObjectRef::new(&keys::name(at)).within(&world.namespace))
+}
+
+/// Where the keys are, for messages.
+fn place(at: &LinkRef, world: &World) -> String {
+    format!("{}/{}", world.namespace, keys::name(at))
+}
+
+/// What became of new keys.
+enum Written {
+    /// They are kept; or nothing may be written any more.
+    Yes,
+    /// The cluster is ahead of what was seen of it.
+    Outrun,
+    /// Others are there that are not seen; why.
+    Hidden(String),
 }
 
 /// Writes new keys down before anything is signed with them that leaves this process. Guarded: of two leaders one is
@@ -70,29 +112,49 @@ async fn keep(
     identity: &LinkIdentity,
     stored: Option<&Secret>,
     issuer: &Issuer,
-) -> Result<(), IdentityError> {
+) -> Result<Written, IdentityError> {
     let failed = |verb| move |source| IdentityError::Api { verb, at: at.clone(), source: Box::new(source) };
     if !world.lease.holds() {
-        return Ok(());
+        return Ok(Written::Yes);
+    }
+    let uid = identity.metadata.uid.as_deref().unwrap_or_default();
+    if issuer.made.root.is_some() && !is_first(at, world, uid).await? {
+        return Ok(Written::Outrun);
     }
     let parts = Parts {
         root: issuer.made.root.as_ref(),
         intermediate: issuer.intermediate.as_ref().filter(|_| issuer.made.intermediate),
     };
-    let uid = identity.metadata.uid.as_deref().unwrap_or_default();
     let secret = keys::secret(at, uid, stored, &parts);
     let api = Api::<Secret>::namespaced(world.client.clone(), &world.namespace);
     let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     if stored.is_some() {
         api.replace(&keys::name(at), &parameters, &secret).await.map_err(failed("replace keys"))?;
     } else {
-        api.create(&parameters, &secret).await.map_err(failed("create keys"))?;
+        match api.create(&parameters, &secret).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let found = api.get_opt(&keys::name(at)).await.map_err(failed("get keys"))?;
+                let hidden = found.and_then(|found| keys::hidden(&found, &place(at, world)));
+                return Ok(hidden.map_or(Written::Outrun, Written::Hidden));
+            }
+            Err(error) => return Err(failed("create keys")(error)),
+        }
     }
     world.metrics.wrote("Secret", "keys");
     if let Some(root) = &issuer.made.root {
         tracing::info!(identity = %at, fingerprint = %root.fingerprint(), "minted a root; partners pin this fingerprint");
     }
-    Ok(())
+    Ok(Written::Yes)
+}
+
+/// Whether the identity is the one that was seen and has no root yet. Asked of the API server itself, once in its life: the
+/// caches may lag behind a root that was made and lost meanwhile.
+async fn is_first(at: &LinkRef, world: &World, uid: &str) -> Result<bool, IdentityError> {
+    let failed = |source| IdentityError::Api { verb: "get", at: at.clone(), source: Box::new(source) };
+    let now = api(at, world).get_opt(&at.name).await.map_err(failed)?;
+    let same = |object: &DynamicObject| object.metadata.uid.as_deref() == Some(uid);
+    Ok(now.is_some_and(|object| same(&object) && Traces::of_status(&object.data["status"]).are_none()))
 }
 
 async fn status(

@@ -15,6 +15,7 @@ use securelink_plan::{Certificate, LeafInUse, ValidatedLink};
 use securelink_relay_config::control::LeafPem;
 
 use crate::keys::Kept;
+use crate::traces::Traces;
 
 /// Why an identity cannot issue, in one word and for a person.
 pub type Failure = (Reason, String);
@@ -70,6 +71,8 @@ pub enum Hands {
 pub struct Asked<'a> {
     /// The identity.
     pub identity: &'a LinkIdentity,
+    /// What tells of its root beside the Secret.
+    pub traces: Traces,
     /// Where its Secret is, for messages.
     pub place: &'a str,
 }
@@ -97,9 +100,26 @@ pub fn issuer(asked: Asked<'_>, kept: Kept, hands: Hands, now: Timestamp) -> Iss
             format!("transitions.pem of the Secret {}: {why}; restore it from a backup", asked.place),
         ));
     }
+    let left = kept.intermediate.as_ref().ok().and_then(Option::as_ref).map(Intermediate::root);
+    let asked = Asked { traces: asked.traces.or(left, kept.is_there), ..asked };
     let Ok(held) = issuer.root(asked, kept.root, kept.uid.as_deref(), hands, now) else { return issuer };
     issuer.intermediate(kept.intermediate, held.as_ref(), hands, now);
     issuer
+}
+
+impl Issuer {
+    /// One that cannot issue.
+    pub fn failed(root: Option<Fingerprint>, failure: Failure) -> Self {
+        Self {
+            root,
+            root_ends: None,
+            intermediate: None,
+            transitions: Transitions::none(),
+            failure: Some(failure),
+            due: None,
+            made: Made::default(),
+        }
+    }
 }
 
 /// Nothing more can be done with an identity's keys; why is in its failure.
@@ -116,7 +136,7 @@ impl Issuer {
         now: Timestamp,
     ) -> Result<Option<Root>, Stopped> {
         let spec = &asked.identity.spec;
-        let recorded = asked.identity.status.as_ref().and_then(|status| status.fingerprint.as_ref()?.parse().ok());
+        let recorded = asked.traces.root;
         let expected = spec.expected_fingerprint.as_ref().and_then(|text| text.parse().ok());
         let uid = asked.identity.metadata.uid.as_deref();
         let (stored, damage) = match kept {
@@ -132,7 +152,7 @@ impl Issuer {
             None => RootKey::Absent,
         };
         self.root = recorded.or(expected);
-        match root(&RootFacts { key, recorded, expected }) {
+        match root(&RootFacts { key, recorded, expected, traces: asked.traces.any }) {
             RootDecision::Use(fingerprint) => {
                 self.root = Some(fingerprint);
                 self.root_ends = stored.as_ref().map(|root| root.validity().not_after);
@@ -238,7 +258,7 @@ fn conflict(place: &str, found: Fingerprint, wanted: Option<Fingerprint>) -> Str
             "the Secret {place} holds the root {found}, expected is {wanted}; restore the expected root, or correct expectedFingerprint"
         ),
         None => format!(
-            "the Secret {place} holds the root {found} of a LinkIdentity of this name that was deleted; set expectedFingerprint to it to adopt it, or delete that Secret to begin anew"
+            "the Secret {place} holds the root {found} of a LinkIdentity of this name that was deleted; set expectedFingerprint to it to adopt it, or use a LinkIdentity of another name"
         ),
     }
 }

@@ -40,6 +40,8 @@ pub struct Kept {
     pub transitions: Result<Transitions, String>,
     /// The identity object it was made for.
     pub uid: Option<String>,
+    /// Whether there is a Secret at all, whatever it holds.
+    pub is_there: bool,
 }
 
 impl Kept {
@@ -69,8 +71,17 @@ impl Kept {
             transitions: Transitions::from_pem(transitions.as_deref().unwrap_or_default())
                 .map_err(|error| error.to_string()),
             uid: secret.and_then(|secret| secret.metadata.labels.as_ref()?.get(IDENTITY_UID).cloned()),
+            is_there: secret.is_some(),
         }
     }
+}
+
+/// Why a Secret that is there is not seen, and what to do: it is found by its label.
+pub fn hidden(secret: &Secret, at: &str) -> Option<String> {
+    let label = secret.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY));
+    (label.map(String::as_str) != Some(MANAGER)).then(|| {
+        format!("the Secret {at} is there, but without the label by which it is found; run `kubectl label` on it with {MANAGED_BY}={MANAGER}")
+    })
 }
 
 /// The Secret of an identity, with the parts that are given; `old` keeps the others.

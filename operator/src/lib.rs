@@ -22,6 +22,7 @@ pub mod relays;
 pub mod requests;
 mod run;
 pub mod settings;
+pub mod traces;
 pub mod update_status;
 pub mod world;
 

@@ -64,12 +64,16 @@ fn fill(
     issuer.transitions = folder.transitions()?;
     let expected = declared.and_then(|identity| identity.spec.expected_fingerprint.as_ref()?.parse().ok());
     let (stored, mut damage) = found(folder.root())?;
+    if stored.is_none() && issuer.root.is_none() {
+        // What was signed tells of the root that signed it.
+        issuer.root = found(folder.intermediate())?.0.map(|left| left.root());
+    }
     let key = match &stored {
         Some(root) => RootKey::Present { fingerprint: root.fingerprint(), made_for_this: true },
         None if damage.is_some() => RootKey::Unreadable,
         None => RootKey::Absent,
     };
-    let root = match (root_decision(key, issuer.root, expected), declared) {
+    let root = match (root_decision(key, issuer.root, expected, folder.is_begun()?), declared) {
         (RootDecision::Use(_), _) => stored,
         (RootDecision::Mint, Some(identity)) => match mint(folder, identity, now) {
             Ok(root) => Some(root),
@@ -235,5 +239,49 @@ fn found<T>(read: Result<Option<T>, StateError>) -> Result<(Option<T>, Option<St
         Ok(found) => Ok((found, None)),
         Err(error) if error.is_damage() => Ok((None, Some(error))),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use securelink_crds::load::{Object, judge};
+    use serde_json::json;
+
+    use super::*;
+    use crate::state::StateDir;
+
+    fn identity() -> LinkIdentity {
+        let written = json!({
+            "apiVersion": "securelink.dev/v1alpha1", "kind": "LinkIdentity",
+            "metadata": {"name": "default", "namespace": "liaison"},
+            "spec": {"trustDomain": "interpol.example", "issuer": {"builtIn": {}}},
+        });
+        let Ok(Object::LinkIdentity(identity)) = judge(&written, None) else { panic!("it is valid") };
+        *identity
+    }
+
+    #[test]
+    fn f76_no_root_is_minted_in_a_folder_where_anything_is_left() {
+        let now = Timestamp::now();
+        for left in [&["intermediate.key", "intermediate.pem"][..], &["intermediate.pem"], &["root.pem"], &["notes"]] {
+            let dir = tempfile::tempdir().unwrap();
+            let state = StateDir::open(&dir.path().join("state"), true).unwrap();
+            let folder = state.identity("liaison", "default").unwrap();
+            let made = prepare(&folder, Some(&identity()), None, now);
+            assert!(made.failure.is_none() && made.intermediate.is_some());
+            fs::write(folder.path().join("notes"), "").unwrap();
+            for file in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()) {
+                if !left.contains(&file.file_name().to_str().unwrap()) {
+                    fs::remove_file(file.path()).unwrap();
+                }
+            }
+            let found = prepare(&folder, Some(&identity()), None, now);
+            assert_eq!(found.failure.map(|(reason, _)| reason), Some(Reason::RootMissing), "{left:?}");
+            assert!(!folder.path().join("root.key").exists(), "{left:?}");
+            assert_eq!(found.root, made.root.filter(|_| left.len() == 2), "{left:?}");
+            assert_eq!(found.intermediate.is_some(), left.len() == 2, "what is left signs on");
+        }
     }
 }

@@ -225,6 +225,7 @@ pub(crate) fn root_decision(
     key: RootKey,
     recorded: Option<Fingerprint>,
     expected: Option<Fingerprint>,
+    traces: bool,
 ) -> RootDecision {
-    root(&RootFacts { key, recorded, expected })
+    root(&RootFacts { key, recorded, expected, traces })
 }

@@ -41,6 +41,11 @@ impl IdentityDir {
         files::read_json(&self.path.join("status.json"))
     }
 
+    /// Whether anything was ever kept here: then a root was, too.
+    pub fn is_begun(&self) -> Result<bool, StateError> {
+        files::names(&self.path).map(|names| !names.is_empty())
+    }
+
     /// The root with its key; nothing where the key is gone.
     pub fn root(&self) -> Result<Option<Root>, StateError> {
         let Some((key, pem)) = self.pair("root")? else { return Ok(None) };

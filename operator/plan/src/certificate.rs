@@ -169,6 +169,8 @@ pub struct RootFacts {
     pub recorded: Option<Fingerprint>,
     /// `spec.expectedFingerprint`: the only root a person allows.
     pub expected: Option<Fingerprint>,
+    /// Something tells that there was a root, though not which: what cannot be read is never taken for nothing.
+    pub traces: bool,
 }
 
 /// What to do about an identity's root.
@@ -176,7 +178,7 @@ pub struct RootFacts {
 pub enum RootDecision {
     /// Sign with it.
     Use(Fingerprint),
-    /// The first start: make one.
+    /// The first start: make one. Only where nothing tells of an earlier one.
     Mint,
     /// A root is known, or something lies in its place, but there is no usable key. Nothing is minted.
     RootMissing {
@@ -196,7 +198,7 @@ pub enum RootDecision {
 pub fn root(facts: &RootFacts) -> RootDecision {
     let wanted = facts.expected.or(facts.recorded);
     match (facts.key, wanted) {
-        (RootKey::Absent, None) => RootDecision::Mint,
+        (RootKey::Absent, None) if !facts.traces => RootDecision::Mint,
         (RootKey::Absent | RootKey::Unreadable, wanted) => RootDecision::RootMissing { wanted },
         (RootKey::Present { fingerprint, .. }, Some(wanted)) if fingerprint == wanted => RootDecision::Use(fingerprint),
         (RootKey::Present { fingerprint, made_for_this: true }, None) => RootDecision::Use(fingerprint),

@@ -130,7 +130,10 @@ fn a_root_is_minted_only_where_none_was_ever_known() {
         (present(ROOT, true), Some(OTHER), Some(ROOT), RootDecision::Use(ROOT)),
     ];
     for (key, recorded, expected, decision) in rows {
-        let facts = RootFacts { key, recorded, expected };
+        let facts = RootFacts { key, recorded, expected, traces: false };
         assert_eq!(root(&facts), decision, "{facts:?}");
+        // A trace that names no root changes nothing but that none is minted.
+        let decision = if decision == RootDecision::Mint { missing(None) } else { decision };
+        assert_eq!(root(&RootFacts { traces: true, ..facts }), decision, "{facts:?}");
     }
 }
