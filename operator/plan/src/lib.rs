@@ -34,7 +34,7 @@ pub use narrowing::Narrowing;
 pub use obeyed::{CutRelay, cut_status};
 pub use selection::{cut_orders, peer_names, policy_applies, salvage_cut};
 pub use service::ServiceTarget;
-pub use snapshot::{Orders, listeners, snapshot};
+pub use snapshot::{Orders, above, listeners, snapshot, unordered};
 pub use status::words::without_local_ports;
 pub use status::{Certificate, LeafInUse, Observed, PROBE_FRESH, next_deadline, status};
 pub use validated::{Target, ValidatedExport, ValidatedExpose, ValidatedImport, ValidatedLink};

@@ -99,7 +99,8 @@ impl Verdict {
 
     /// The cuts, as [`snapshot`](crate::snapshot()) takes them.
     pub fn orders(&self) -> Orders<'_> {
-        Orders { cuts: &self.cuts, seen: &self.seen }
+        static NOTHING: BTreeSet<String> = BTreeSet::new();
+        Orders { cuts: &self.cuts, seen: &self.seen, withdrawn: &NOTHING }
     }
 
     /// Whether the link is Accepted: nothing is wrong with it as a whole.

@@ -251,7 +251,7 @@ fn cut_id(id: u8) -> String {
 fn take(moment: &Moment, previous: Option<&Snapshot>) -> Snapshot {
     let (imports, ids, revision, clock) = moment;
     let seen: BTreeMap<String, u64> = revision.iter().map(|it| ("SecureLink/1".to_owned(), *it)).collect();
-    let orders = Orders { cuts: &cuts(ids), seen: &seen };
+    let orders = Orders { cuts: &cuts(ids), seen: &seen, withdrawn: &BTreeSet::new() };
     snapshot(&link(imports), orders, previous, Millis(*clock))
 }
 
@@ -330,7 +330,7 @@ fn the_list_of_released_cuts_is_bounded() {
     let mut previous = take(&(vec![], BTreeSet::new(), None, 1), None);
     for id in 0..400_u32 {
         let cut = Cut { id: format!("LinkCut/{id}"), revision: 1, scope: CutScope::Link, reason: String::new() };
-        let orders = Orders { cuts: &BTreeSet::from([cut]), seen: &BTreeMap::new() };
+        let orders = Orders { cuts: &BTreeSet::from([cut]), seen: &BTreeMap::new(), withdrawn: &BTreeSet::new() };
         previous = snapshot(&link(&[]), orders, Some(&previous), Millis(1));
     }
     assert_eq!((previous.released.len(), previous.seen.len()), (256, 1));

@@ -543,8 +543,8 @@ fn released_at_all_bounds(verdict: &Verdict) -> Snapshot {
     let now: BTreeSet<Cut> = (0..128).map(cut).collect();
     let link = verdict.validated().unwrap();
     let seen = &verdict.seen;
-    let first = snapshot(link, Orders { cuts: &before, seen }, None, Millis(u64::MAX - 9));
-    snapshot(link, Orders { cuts: &now, seen }, Some(&first), Millis(u64::MAX - 9))
+    let first = snapshot(link, Orders { cuts: &before, seen, withdrawn: &BTreeSet::new() }, None, Millis(u64::MAX - 9));
+    snapshot(link, Orders { cuts: &now, seen, withdrawn: &BTreeSet::new() }, Some(&first), Millis(u64::MAX - 9))
 }
 
 #[test]
