@@ -45,7 +45,10 @@ pub enum IdentityError {
 
 /// One look at an identity.
 pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityError> {
-    let Some(declared) = world.sources.caches.declared.identity(at) else { return Ok(Action::await_change()) };
+    let Some(declared) = world.sources.caches.declared.identity(at) else {
+        world.identities.forget(at);
+        return Ok(Action::await_change());
+    };
     if declared.object.metadata.deletion_timestamp.is_some() {
         return release(at, world, &declared).await;
     }
@@ -165,7 +168,8 @@ async fn status(
     issuer: &Issuer,
     now: Timestamp,
 ) -> Result<(), IdentityError> {
-    let previous = identity.status.clone().unwrap_or_default();
+    let unseen = world.identities.unseen(at, &declared.object.metadata);
+    let previous = unseen.or_else(|| identity.status.clone()).unwrap_or_default();
     let root = issuer.root.zip(issuer.root_ends);
     let current = root.map(|(fingerprint, not_after)| Root { fingerprint, not_after, state: RootState::Current });
     let roots = Roots { known: current.into_iter().collect(), failure: issuer.failure.clone() };
@@ -181,8 +185,9 @@ async fn status(
     });
     let failed = |source| IdentityError::Api { verb: "apply status", at: at.clone(), source: Box::new(source) };
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api(at, world).patch_status(&at.name, &parameters, &Patch::Apply(&body)).await.map_err(failed)?;
+    let now = api(at, world).patch_status(&at.name, &parameters, &Patch::Apply(&body)).await.map_err(failed)?;
     world.metrics.wrote("LinkIdentity", "status");
+    world.identities.wrote(at, &now.metadata, status);
     Ok(())
 }
 

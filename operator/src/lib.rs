@@ -18,6 +18,7 @@ pub mod issue;
 pub mod keys;
 pub mod lease;
 pub mod metrics;
+pub mod newest;
 pub mod relays;
 pub mod requests;
 mod run;

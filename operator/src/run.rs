@@ -20,6 +20,7 @@ use crate::http::{self, Shown};
 use crate::hub::Hub;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
+use crate::newest::Newest;
 use crate::relays::Relays;
 use crate::requests::Requests;
 use crate::settings::{Arguments, Config};
@@ -86,6 +87,7 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
         lease: Arc::clone(&lease),
         metrics,
         written: Written::default(),
+        identities: Newest::default(),
         requests: Requests::default(),
         failures: Failures::default(),
     });

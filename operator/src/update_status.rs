@@ -21,6 +21,7 @@ use crate::apply::{Applied, ApplyError};
 use crate::controller::ReconcileError;
 use crate::gather::Known;
 use crate::metrics::{ByCondition, OfLink};
+use crate::newest::Newest;
 use crate::world::World;
 
 /// Most bytes of an Event's note that an API server takes (events.k8s.io/v1: 1 kB).
@@ -45,15 +46,8 @@ pub enum StatusError {
 /// Statuses that were written, until the cache shows them; and for the metrics, all of them.
 #[derive(Debug, Default)]
 pub struct Written {
-    last: Mutex<HashMap<LinkRef, Last>>,
+    last: Newest<SecureLinkStatus>,
     echoes: Mutex<HashMap<LinkRef, Echo>>,
-}
-
-#[derive(Clone, Debug)]
-struct Last {
-    uid: Option<String>,
-    version: u64,
-    status: SecureLinkStatus,
 }
 
 /// By what a change is known to be our own writing of a status.
@@ -68,20 +62,12 @@ struct Echo {
 impl Written {
     /// The newer of the status that the cache shows and the one that was written.
     fn latest(&self, known: &Known) -> SecureLinkStatus {
-        let metadata = &known.declared.object.metadata;
-        let shown = number(metadata.resource_version.as_deref());
-        match self.lock().get(&known.gathered.link) {
-            Some(last) if last.uid == metadata.uid && last.version > shown => last.status.clone(),
-            _ => known.status.clone(),
-        }
-    }
-
-    fn keep(&self, link: &LinkRef, last: Last) {
-        self.lock().insert(link.clone(), last);
+        let unseen = self.last.unseen(&known.gathered.link, &known.declared.object.metadata);
+        unseen.unwrap_or_else(|| known.status.clone())
     }
 
     fn forget(&self, link: &LinkRef) {
-        self.lock().remove(link);
+        self.last.forget(link);
         self.echoes().remove(link);
     }
 
@@ -99,10 +85,6 @@ impl Written {
         self.echoes().entry(link.clone()).or_default().sent = Some(status.clone());
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LinkRef, Last>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn echoes(&self) -> MutexGuard<'_, HashMap<LinkRef, Echo>> {
         self.echoes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,9 +92,9 @@ impl Written {
     /// How many links have each condition.
     fn count(&self) -> HashMap<ByCondition, i64> {
         let mut counts = HashMap::new();
-        for last in self.lock().values() {
-            for condition in &last.status.conditions {
-                let by = ByCondition { condition: condition.type_.clone(), status: condition.status.clone() };
+        for status in self.last.all() {
+            for condition in status.conditions {
+                let by = ByCondition { condition: condition.type_, status: condition.status };
                 *counts.entry(by).or_default() += 1;
             }
         }
@@ -188,9 +170,7 @@ pub fn forget(world: &World, link: &LinkRef) {
 pub async fn fault(world: &World, link: &LinkRef, error: &ReconcileError) {
     let Some(declared) = world.sources.caches.declared.link(link) else { return };
     let shown: SecureLinkStatus = serde_json::from_value(declared.object.data["status"].clone()).unwrap_or_default();
-    let last = world.written.lock().get(link).cloned();
-    let version = number(declared.object.metadata.resource_version.as_deref());
-    let previous = last.filter(|last| last.version > version).map_or(shown, |last| last.status);
+    let previous = world.written.last.unseen(link, &declared.object.metadata).unwrap_or(shown);
     let mut status = previous.clone();
     let condition = internal_error(&error.to_string(), declared.object.metadata.generation);
     conditions::set(&mut status.conditions, condition, Timestamp::now());
@@ -224,8 +204,7 @@ async fn put(
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let now = api.patch_status(&link.name, &parameters, &Patch::Apply(&body)).await.map_err(failed)?;
     world.metrics.wrote("SecureLink", "status");
-    let version = number(now.metadata.resource_version.as_deref());
-    world.written.keep(link, Last { uid: object.metadata.uid.clone(), version, status: status.clone() });
+    world.written.last.wrote(link, &now.metadata, status.clone());
     Ok(())
 }
 
@@ -238,8 +217,7 @@ fn measure(world: &World, link: &LinkRef, status: &SecureLinkStatus) {
         }
         None => drop(world.metrics.expiry.remove(&of)),
     }
-    let first = || Last { uid: None, version: 0, status: status.clone() };
-    world.written.lock().entry(link.clone()).or_insert_with(first);
+    world.written.last.stands(link, status);
 }
 
 /// Shows how many links have each condition; at every scrape.
@@ -306,10 +284,6 @@ fn without_status(object: &DynamicObject) -> u64 {
     (&metadata.uid, metadata.generation, &metadata.annotations, &metadata.labels).hash(&mut hasher);
     (metadata.deletion_timestamp.is_some(), &metadata.finalizers).hash(&mut hasher);
     hasher.finish()
-}
-
-fn number(version: Option<&str>) -> u64 {
-    version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::runtime::events::Recorder;
+use securelink_crds::LinkIdentityStatus;
 use securelink_relay_config::LinkRef;
 
 use crate::gather::Sources;
 use crate::hub::Hub;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
+use crate::newest::Newest;
 use crate::relays::Relays;
 use crate::requests::Requests;
 use crate::update_status::Written;
@@ -39,6 +41,8 @@ pub struct World {
     pub recorder: Recorder,
     /// Statuses that were written and are not seen yet.
     pub written: Written,
+    /// The same of identities.
+    pub identities: Newest<LinkIdentityStatus>,
     /// Requests by annotation.
     pub requests: Requests,
     /// Failures in a row.

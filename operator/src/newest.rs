@@ -1,0 +1,85 @@
+//! Statuses that were written, until the cache shows them: a cache lags, and what it does not show yet would be written twice.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::api::ObjectMeta;
+use securelink_relay_config::LinkRef;
+
+/// The status of each object that was written last.
+#[derive(Debug)]
+pub struct Newest<S>(Mutex<HashMap<LinkRef, Last<S>>>);
+
+#[derive(Clone, Debug)]
+struct Last<S> {
+    uid: Option<String>,
+    version: u64,
+    status: S,
+}
+
+impl<S> Default for Newest<S> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<S: Clone> Newest<S> {
+    /// What was written, where the cache shows an older version of the same object.
+    pub fn unseen(&self, at: &LinkRef, shown: &ObjectMeta) -> Option<S> {
+        let last = self.lock();
+        let last = last.get(at).filter(|last| last.uid == shown.uid && last.version > version(shown))?;
+        Some(last.status.clone())
+    }
+
+    /// A status was written; `now` is the object's metadata in the answer.
+    pub fn wrote(&self, at: &LinkRef, now: &ObjectMeta, status: S) {
+        let last = Last { uid: now.uid.clone(), version: version(now), status };
+        self.lock().insert(at.clone(), last);
+    }
+
+    /// A status that stands although this process has not written it.
+    pub fn stands(&self, at: &LinkRef, status: &S) {
+        let first = || Last { uid: None, version: 0, status: status.clone() };
+        self.lock().entry(at.clone()).or_insert_with(first);
+    }
+
+    /// An object that is gone.
+    pub fn forget(&self, at: &LinkRef) {
+        self.lock().remove(at);
+    }
+
+    /// All that are known.
+    pub fn all(&self) -> Vec<S> {
+        self.lock().values().map(|last| last.status.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LinkRef, Last<S>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As a number, which an API server's is for every custom resource (KEP-5504).
+fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_counts_until_the_cache_shows_it_or_another_object_of_the_name() {
+        let (newest, at) = (Newest::default(), LinkRef { namespace: "n".to_owned(), name: "l".to_owned() });
+        let of = |uid: &str, version: &str| ObjectMeta {
+            uid: Some(uid.to_owned()),
+            resource_version: Some(version.to_owned()),
+            ..ObjectMeta::default()
+        };
+        newest.stands(&at, &"first");
+        assert_eq!(newest.unseen(&at, &of("a", "7")), None);
+        newest.wrote(&at, &of("a", "10"), "second");
+        assert_eq!(newest.unseen(&at, &of("a", "9")), Some("second"));
+        assert_eq!(newest.unseen(&at, &of("a", "10")), None, "the cache shows it");
+        assert_eq!(newest.unseen(&at, &of("b", "9")), None, "it is another object");
+    }
+}
