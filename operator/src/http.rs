@@ -25,6 +25,9 @@ const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-
 const CONNECTIONS: usize = 32;
 /// For a connection as a whole: who asks, asks at once.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For the head of a request, from the connection or the answer before: places are few, and who holds one without asking
+/// keeps it from the kubelet.
+const HEAD: Duration = Duration::from_secs(5);
 /// Pause after the system refuses a connection for lack of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,7 +71,8 @@ pub async fn run(listener: TcpListener, shown: Arc<Shown>, stop: CancellationTok
                 async move { Ok::<_, Infallible>(answer) }
             });
             let mut builder = http1::Builder::new();
-            let connection = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             // A client that goes away is its own affair.
             let _ = tokio::time::timeout(PATIENCE, connection).await;
             drop(place);
@@ -99,4 +103,28 @@ fn answer(shown: &Shown, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// On a clock that runs ahead while nothing happens.
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_and_asks_nothing_loses_the_place_before_the_patience_with_a_connection_ends() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let shown = Shown { registry: Registry::default(), ready: Box::new(|| true), refresh: Box::new(|| ()) };
+        tokio::spawn(run(listener, Arc::new(shown), stop.clone()));
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let began = Instant::now();
+        let _ = silent.read_to_end(&mut Vec::new()).await;
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        stop.cancel();
+    }
 }
