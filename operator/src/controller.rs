@@ -340,14 +340,9 @@ async fn apply(
         space,
         stored: known.stored.as_deref(),
     };
-    let inputs = Inputs {
-        uid: &known.uid,
-        link,
-        accepted,
-        snapshot,
-        leaf: issued.files.as_ref(),
-        installation: &world.sources.installation,
-    };
+    let installation = world.sources.installation.now();
+    let inputs =
+        Inputs { uid: &known.uid, link, accepted, snapshot, leaf: issued.files.as_ref(), installation: &installation };
     let push = || {
         let push = Push { snapshot: serde_json::to_value(snapshot).ok(), leaf: issued.files.clone() };
         world.relays.push(&verdict.link, push);

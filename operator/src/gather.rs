@@ -13,12 +13,13 @@ use securelink_crds::SecureLinkStatus;
 use securelink_crds::conditions::{ConditionType, Reason, find};
 use securelink_crds::load::Problem;
 use securelink_plan::objects::{ACCEPTED_JSON, RELAY_JSON};
-use securelink_plan::{Accepted, Cluster, CutOrder, Declared, Denied, Gathered, Installation, Mode, ObjectKind, names};
+use securelink_plan::{Accepted, Cluster, CutOrder, Declared, Denied, Gathered, Mode, ObjectKind, names};
 use securelink_relay_config::{LinkRef, Snapshot};
 use serde_json::Value;
 
 use crate::apply::{Kind, Memory};
 use crate::caches::{Access, Caches, DeclaredIdentity, DeclaredLink, Space};
+use crate::settings::Installed;
 
 /// How long a name counts as taken after a create was refused: the objects of somebody else's Secrets, accounts and the
 /// like are not watched.
@@ -90,7 +91,7 @@ pub struct Sources {
     /// Names found to be somebody else's.
     pub taken: TakenNames,
     /// What is the same for every link.
-    pub installation: Arc<Installation>,
+    pub installation: Installed,
 }
 
 /// Gathers for one link; `None` where there is no such `SecureLink`.
@@ -270,7 +271,7 @@ fn cluster(
         services: BTreeMap::new(),
         unreadable: BTreeMap::new(),
         foreign: sources.taken.of(&link.namespace),
-        installation: Arc::clone(&sources.installation),
+        installation: sources.installation.now(),
     };
     let Some(space) = space else { return Ok(cluster) };
     for (export, namespace, name) in targets(declared, accepted, &link.namespace) {

@@ -48,6 +48,11 @@ impl<S: Clone> Newest<S> {
         self.lock().remove(at);
     }
 
+    /// Another replica leads: what it writes is the newest.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// All that are known.
     pub fn all(&self) -> Vec<S> {
         self.lock().values().map(|last| last.status.clone()).collect()
@@ -81,5 +86,7 @@ mod tests {
         assert_eq!(newest.unseen(&at, &of("a", "9")), Some("second"));
         assert_eq!(newest.unseen(&at, &of("a", "10")), None, "the cache shows it");
         assert_eq!(newest.unseen(&at, &of("b", "9")), None, "it is another object");
+        newest.clear();
+        assert_eq!(newest.unseen(&at, &of("a", "9")), None, "another replica has led meanwhile");
     }
 }

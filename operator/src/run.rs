@@ -1,16 +1,19 @@
 //! Starts everything, and ends it in order.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use securelink_crds::keys::MANAGER;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::caches::Caches;
@@ -23,10 +26,10 @@ use crate::metrics::Metrics;
 use crate::newest::Newest;
 use crate::relays::Relays;
 use crate::requests::Requests;
-use crate::settings::{Arguments, Config};
+use crate::settings::{Arguments, Config, Installed};
 use crate::update_status::Written;
 use crate::world::{Failures, World};
-use crate::{controller, cut, update_status};
+use crate::{control, controller, cut, update_status};
 
 /// For one request that is no watch.
 const REQUEST: Duration = Duration::from_secs(15);
@@ -47,6 +50,11 @@ pub enum RunError {
     /// The control CA.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A fault of ours.
+    #[error(
+        "{0} has ended by a fault of the operator itself; report it with the log, Kubernetes starts the operator anew"
+    )]
+    Ended(&'static str),
     /// The port.
     #[error("cannot listen on {address}: {source}; choose another --listen")]
     Listen {
@@ -57,7 +65,9 @@ pub enum RunError {
     },
 }
 
-/// Runs until `stop`, then ends what is under way and gives the lease back.
+/// Runs until `stop`, or until something ends that is to go on: a process that carries no cuts any more, or renews no lease,
+/// is to be replaced, and a failed one Kubernetes starts anew sooner than one that fails `/livez`. Then ends what is under way
+/// and gives the lease back.
 pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) -> Result<(), RunError> {
     let failed = |source| RunError::Listen { address: arguments.listen, source };
     let listener = http::bind(arguments.listen).await.map_err(failed)?;
@@ -69,7 +79,7 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
     let caches = Caches::start(&watches, namespace, &hub, &metrics, &stop);
     let controller =
         Arc::new(Controller::open(&Api::<Secret>::namespaced(writes.clone(), namespace), Timestamp::now()).await?);
-    let installation = config.installation(namespace, api_servers(), vec![controller.authority_pem()]);
+    let installation = config.installation(namespace, api_servers(), controller.authorities());
     let lease = Arc::new(Lease::new(Api::<LeaseObject>::namespaced(writes.clone(), namespace), &arguments.name));
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(arguments.name.clone()) };
     let world = Arc::new(World {
@@ -80,9 +90,9 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
             caches,
             memory: crate::apply::Memory::default(),
             taken: TakenNames::default(),
-            installation,
+            installation: Installed::new(installation),
         },
-        relays: Arc::new(Relays::new(controller, hub.clone(), metrics.clone(), stop.clone())),
+        relays: Arc::new(Relays::new(Arc::clone(&controller), hub.clone(), metrics.clone(), stop.clone())),
         hub,
         lease: Arc::clone(&lease),
         metrics,
@@ -102,27 +112,46 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
             move || update_status::count(&world)
         }),
     };
-    let port = tokio::spawn(http::run(listener, Arc::new(shown), stop.clone()));
+    let mut tasks = JoinSet::new();
+    start(&mut tasks, "the port that shows", http::run(listener, Arc::new(shown), stop.clone()));
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         () = world.sources.caches.ready() => {}
     }
     ready.store(true, Ordering::Relaxed);
     tracing::info!(name = arguments.name, namespace, "everything that is watched has been seen");
-    let cuts = tokio::spawn(cut::run(Arc::clone(&world), stop.clone()));
-    let leads = tokio::spawn(lead(Arc::clone(&world), stop.clone()));
+    start(&mut tasks, "the way of cuts", cut::run(Arc::clone(&world), stop.clone()));
+    start(&mut tasks, "the control CA", control::follow(Arc::clone(&world), controller, stop.clone()));
+    start(&mut tasks, "the driver", lead(Arc::clone(&world), stop.clone()));
     // The lease outlives what writes under it.
-    let held = CancellationToken::new();
-    let holds = tokio::spawn({
+    let (mut holds, held) = (JoinSet::new(), CancellationToken::new());
+    start(&mut holds, "the lease", {
         let (lease, held) = (Arc::clone(&lease), held.clone());
         async move { lease.run(held).await }
     });
-    stop.cancelled().await;
+    let fault = tokio::select! {
+        // What ends because it was asked to is no fault.
+        biased;
+        () = stop.cancelled() => None,
+        ended = tasks.join_next() => ended,
+        ended = holds.join_next() => ended,
+    };
     tracing::info!("ending");
-    let _ = leads.await;
+    stop.cancel();
+    tasks.join_all().await;
     held.cancel();
-    let _ = tokio::join!(holds, cuts, port);
-    Ok(())
+    holds.join_all().await;
+    fault.map_or(Ok(()), |what| Err(RunError::Ended(what.unwrap_or_default())))
+}
+
+/// Starts what is to go on until the end. A fault in it is told by its name, as an end that nobody asked for is.
+fn start(tasks: &mut JoinSet<&'static str>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(async move {
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            tracing::error!(name, "a fault of the operator itself; report it with the log");
+        }
+        name
+    });
 }
 
 /// Drives while this replica leads.
@@ -147,6 +176,8 @@ async fn lead(world: Arc<World>, stop: CancellationToken) {
         term.cancel();
         world.relays.stop_pushing();
         world.metrics.leader.set(0);
+        world.failures.clear();
+        update_status::hand_over(&world);
     }
 }
 
@@ -168,4 +199,19 @@ async fn clients() -> Result<(Client, Client), RunError> {
 /// The API server's address as pods see it: no relay has any business there.
 fn api_servers() -> Option<IpAddr> {
     std::env::var("KUBERNETES_SERVICE_HOST").ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_ends_by_a_fault_is_told_by_its_name() {
+        let mut tasks = JoinSet::new();
+        start(&mut tasks, "the way of cuts", std::future::pending());
+        start(&mut tasks, "the driver", async { std::panic::panic_any("a fault") });
+        assert_eq!(tasks.join_next().await.and_then(Result::ok), Some("the driver"));
+        start(&mut tasks, "the lease", std::future::ready(()));
+        assert_eq!(tasks.join_next().await.and_then(Result::ok), Some("the lease"));
+    }
 }

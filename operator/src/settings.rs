@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Parser, ValueEnum};
 use ipnet::IpNet;
@@ -156,6 +156,28 @@ impl Config {
             domain: self.cluster_domain.clone(),
             ipv6: self.ipv6,
         })
+    }
+}
+
+/// The installation as it is now: the control CAs may be replaced while the operator runs.
+#[derive(Debug)]
+pub struct Installed(Mutex<Arc<Installation>>);
+
+impl Installed {
+    /// As it was at the start.
+    pub fn new(installation: Arc<Installation>) -> Self {
+        Self(Mutex::new(installation))
+    }
+
+    /// As it is.
+    pub fn now(&self) -> Arc<Installation> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Relays are to trust these on their control port from now on.
+    pub fn trust(&self, control_cas: Vec<String>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(Installation { control_cas, ..held.as_ref().clone() });
     }
 }
 

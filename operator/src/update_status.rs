@@ -89,6 +89,11 @@ impl Written {
         self.echoes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn clear(&self) {
+        self.last.clear();
+        self.echoes().clear();
+    }
+
     /// How many links have each condition.
     fn count(&self) -> HashMap<ByCondition, i64> {
         let mut counts = HashMap::new();
@@ -151,6 +156,9 @@ pub async fn write(world: &World, finding: Finding<'_>, status: SecureLinkStatus
     }
     measure(world, &known.gathered.link, &status);
     for event in events {
+        if !world.lease.holds() {
+            break;
+        }
         let regarding = known.declared.object.object_ref(&kube::api::ApiResource::erase::<SecureLink>(&()));
         if let Err(error) = world.recorder.publish(&event, &regarding).await {
             tracing::warn!(link = %known.gathered.link, %error, "an Event was not written");
@@ -164,6 +172,13 @@ pub async fn write(world: &World, finding: Finding<'_>, status: SecureLinkStatus
 pub fn forget(world: &World, link: &LinkRef) {
     world.written.forget(link);
     world.metrics.expiry.remove(&OfLink { namespace: link.namespace.clone(), link: link.name.clone() });
+}
+
+/// Another replica leads: what was measured and written here is its to say from now on.
+pub fn hand_over(world: &World) {
+    world.written.clear();
+    world.metrics.links.clear();
+    world.metrics.expiry.clear();
 }
 
 /// Says in the status that a reconcile failed by a fault that is not the spec's. As far as it can be written.
@@ -330,6 +345,19 @@ mod tests {
         assert!(written.is_echo(&at, &link(1, &of("second"))));
         assert!(!written.is_echo(&at, &link(2, &of("second"))), "its spec is another one");
         assert!(written.is_echo(&at, &link(2, &of("second"))));
+    }
+
+    #[test]
+    fn who_leads_no_more_counts_no_link_and_takes_no_change_for_its_own() {
+        let (written, at) = (Written::default(), LinkRef { namespace: "n".to_owned(), name: "l".to_owned() });
+        let status =
+            SecureLinkStatus { conditions: vec![condition("Ready", "True", "Ready")], ..SecureLinkStatus::default() };
+        written.last.stands(&at, &status);
+        written.sends(&at, &status);
+        let is_echo = || [0, 1].map(|_| written.is_echo(&at, &link(1, &status)))[1];
+        assert_eq!((written.count().len(), is_echo()), (1, true));
+        written.clear();
+        assert_eq!((written.count().len(), is_echo()), (0, false));
     }
 
     #[test]

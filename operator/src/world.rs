@@ -49,6 +49,19 @@ pub struct World {
     pub failures: Failures,
 }
 
+impl World {
+    /// Forgets the failures of objects that are gone.
+    pub fn prune_failures(&self) {
+        let declared = &self.sources.caches.declared;
+        let there = [
+            ("SecureLink", declared.all_links()),
+            ("LinkIdentity", declared.all_identities()),
+            ("LinkCut", declared.all_cuts()),
+        ];
+        self.failures.retain(|kind, object| there.iter().any(|(of, all)| *of == kind && all.contains(object)));
+    }
+}
+
 /// Failures in a row, by object.
 #[derive(Debug, Default)]
 pub struct Failures(Mutex<HashMap<(&'static str, LinkRef), u32>>);
@@ -60,6 +73,16 @@ impl Failures {
         let count = failures.entry((kind, object.clone())).or_default();
         *count = count.saturating_add(1);
         BACKOFF.0.saturating_mul(1 << (*count - 1).min(16)).min(BACKOFF.1)
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.retain(|_, _| false);
+    }
+
+    /// Forgets all but these.
+    fn retain(&self, keep: impl Fn(&str, &LinkRef) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(kind, object), _| keep(kind, object));
     }
 
     /// It went well.
@@ -83,5 +106,9 @@ mod tests {
         assert_eq!(next(), 60_000);
         failures.succeeded("SecureLink", &link);
         assert_eq!(failures.failed("SecureLink", &link).as_millis(), 500);
+        failures.failed("LinkCut", &link);
+        failures.retain(|kind, _| kind == "LinkCut");
+        let kept = failures.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect::<Vec<_>>();
+        assert_eq!(kept, [("LinkCut", link.clone())]);
     }
 }

@@ -46,6 +46,15 @@ impl ControlAuthority {
         Ok(Self { key, certificate })
     }
 
+    /// Another's certificate in PEM, in the form in which its own is given: of a CA that is trusted beside this one.
+    pub fn certificate_of(pem: &str) -> Result<String, IssueError> {
+        let certificate = certificates_from_pem(pem, 1)?.remove(0);
+        if !Parsed::new(&certificate)?.may_sign_certificates() {
+            return Err(IssueError::NotAnAuthority);
+        }
+        Ok(certificates_to_pem(&[certificate]))
+    }
+
     /// The private key, for its owner to store.
     pub fn key(&self) -> &PrivateKey {
         &self.key
