@@ -16,7 +16,7 @@ use securelink_crds::conditions::Reason;
 use securelink_crds::{LinkCut, LinkIdentity, SecureLink};
 use securelink_plan::objects::{Inputs, Objects};
 use securelink_plan::relays::{combine, hindrance};
-use securelink_plan::{Certificate, Observed, Verdict, next_deadline, validate, widened_by};
+use securelink_plan::{Certificate, Observed, Orders, Verdict, above, next_deadline, validate, widened_by};
 use securelink_relay_config::control::Push;
 use securelink_relay_config::{LinkRef, Millis, Snapshot};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ use crate::issue::{self, Issued, Issuer};
 use crate::metrics::Ended;
 use crate::relays::Word;
 use crate::update_status::{Finding, StatusError};
+use crate::withdrawn::{self, Withdrawn};
 use crate::world::World;
 use crate::{cut_status, identity, requests, update_status};
 
@@ -39,6 +40,8 @@ const AT_ONCE: u16 = 32;
 const LONGEST: Duration = Duration::from_mins(2);
 /// A machine that slept, or whose clock was set, is noticed after this at the latest.
 const LATEST: Duration = Duration::from_mins(10);
+/// Between two questions whether a cut that relays hold was withdrawn, while the answer is no, or none comes.
+const WITHDRAWN: Duration = Duration::from_secs(30);
 /// For a deadline that has passed and could not be met.
 const OVERDUE: Duration = Duration::from_secs(5);
 
@@ -251,7 +254,8 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
     let verdict = validate(&known.gathered);
     let keys = issuer(&world, &known, now);
     let issued = leaf(keys.as_ref(), &verdict, &known, now);
-    let snapshot = snapshot(&world, &verdict, &known, now);
+    let withdrawn = withdrawn::find(&world, &known, &verdict).await;
+    let snapshot = snapshot(&world, &verdict, (&known, &withdrawn), now);
     let mut applied = apply(&world, &known, (&verdict, snapshot.as_ref(), &issued)).await;
     let failure = applied.failures.pop();
     if matches!(failure, Some(ApplyError::NotLeading)) {
@@ -276,10 +280,11 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
     let mut status = update_status::compute(&world, finding, &verdict, observed, now);
     requests::answer(&world, &known, &mut status, now);
     update_status::write(&world, finding, status).await?;
-    match failure {
-        Some(failure) => Err(failure.into()),
-        None => Ok(again(next_deadline(&verdict, observed, now), applied.again, now)),
+    if let Some(failure) = failure {
+        return Err(failure.into());
     }
+    let sooner = applied.again.into_iter().chain(withdrawn.open.then_some(WITHDRAWN)).min();
+    Ok(again(next_deadline(&verdict, observed, now), sooner, now))
 }
 
 /// The keys of the identity that a link names.
@@ -303,17 +308,18 @@ fn leaf(issuer: Option<&Issuer>, verdict: &Verdict, known: &Known, now: Timestam
     }
 }
 
-/// The next configuration. A relay that runs a higher version than any that is stored here is jumped over: the cluster was
-/// restored from its past.
-fn snapshot(world: &World, verdict: &Verdict, known: &Known, now: Timestamp) -> Option<Snapshot> {
-    let link = verdict.validated()?;
-    let mut next = securelink_plan::snapshot(link, verdict.orders(), known.snapshot.as_ref(), Millis::from(now));
-    let ahead =
-        world.relays.words(&verdict.link).iter().filter_map(|word| Some(word.status.as_ref()?.report.version)).max();
-    if let Some(ahead) = ahead.filter(|ahead| *ahead > next.version) {
-        next.version = ahead.saturating_add(1).max(Millis::from(now).0);
-    }
-    Some(next)
+/// The next configuration.
+fn snapshot(
+    world: &World,
+    verdict: &Verdict,
+    (known, withdrawn): (&Known, &Withdrawn),
+    now: Timestamp,
+) -> Option<Snapshot> {
+    let (link, now) = (verdict.validated()?, Millis::from(now));
+    let orders = Orders { withdrawn: &withdrawn.ids, ..verdict.orders() };
+    let next = securelink_plan::snapshot(link, orders, known.snapshot.as_ref(), now);
+    let words = world.relays.words(&verdict.link);
+    Some(above(next, words.iter().filter_map(|word| Some(word.status.as_ref()?.report.version)), now))
 }
 
 /// Brings the link's objects to what was built, and its relays to the configuration as soon as that is stored. Without

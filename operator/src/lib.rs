@@ -25,6 +25,7 @@ mod run;
 pub mod settings;
 pub mod traces;
 pub mod update_status;
+pub mod withdrawn;
 pub mod world;
 
 pub use run::{RunError, run};
