@@ -62,10 +62,15 @@ pub struct LinkCutStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Number of relays that have not obeyed yet; 0 means nothing flows.
+    /// Number of relays that have not obeyed yet; 0 means nothing flows. Absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 65535))]
     pub pending: Option<u32>,
+
+    /// Why it is not known how many relays have not obeyed; absent while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "forms::plain")]
+    pub unknown: Option<String>,
 
     /// When each relay obeyed. At most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -262,7 +262,7 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
         return Err(ApplyError::NotLeading.into());
     }
     let words = world.relays.words(&link);
-    if is_unheard(&known, &words) && known.status.observed_generation == verdict.generation {
+    if is_unheard(&world, &known, &words) && known.status.observed_generation == verdict.generation {
         // An operator that has just started: what stands in the status holds until a relay says something else, or nothing.
         return failure.map_or(Ok(Action::requeue(LAG)), |failure| Err(failure.into()));
     }
@@ -357,8 +357,10 @@ async fn apply(
 }
 
 /// Whether there is a relay of which it is not known yet whether it answers.
-fn is_unheard(known: &Known, words: &[Word]) -> bool {
-    let relays = known.space.as_ref().map_or(0, |space| pods(space, &known.gathered.link).len());
+fn is_unheard(world: &World, known: &Known, words: &[Word]) -> bool {
+    let link = &known.gathered.link;
+    let found = known.space.as_ref().and_then(|space| pods(space, link)).map_or(0, |pods| pods.len());
+    let relays = found.saturating_sub(world.relays.parted(link).len());
     relays > words.iter().filter(|word| word.status.is_some() || word.error.is_some()).count()
 }
 

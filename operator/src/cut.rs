@@ -1,24 +1,33 @@
 //! The emergency path: in every replica, without a lease and without a queue of reconciles. What the relays run and what is
 //! declared now are compared, and what is not allowed any more is told to them at once. It only narrows, so that all
 //! replicas may do it (product, "What keeps, what cuts").
+//!
+//! A `LinkCut` needs nothing but itself, the relays' pods and what was last known of how they prove themselves: a damaged
+//! `ConfigMap`, a right that lacks and a fault in the planner keep none from the relays.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+use securelink_crds::SecureLink;
 use securelink_crds::keys::LINK;
-use securelink_pki::PeerTrust;
-use securelink_plan::{cuts_ahead, names, validate};
-use securelink_relay_config::{Cut, CutScope, LinkRef};
+use securelink_plan::{
+    CutOrder, Declared, Sight, Verdict, cut_of_deleted, cut_orders, cuts_in_sight, names, peer_names,
+};
+use securelink_plan::{salvage_cut, validate};
+use securelink_relay_config::LinkRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::caches::Space;
-use crate::gather::{Known, gather};
-use crate::hub::{Change, Gone};
-use crate::relays::RelayPod;
+use crate::caches::{Caches, DeclaredLink, Space, reference};
+use crate::gather::gather;
+use crate::hub::Change;
+use crate::relays::{Basis, RelayPod};
 use crate::update_status;
 use crate::world::World;
+
+mod basis;
 
 /// Links to look at. Those under a brake come first: a cut does not wait for a rollout.
 #[derive(Default)]
@@ -44,7 +53,7 @@ pub async fn run(world: Arc<World>, stop: CancellationToken) {
             }
             continue;
         };
-        look(&world, &link);
+        attempt(&world, &link);
         // What came meanwhile may be more urgent than what waits.
         while let Some(change) = changes.waiting() {
             pending.add(&world, change);
@@ -69,10 +78,24 @@ impl Pending {
             Change::Identity(LinkRef { namespace, .. }) | Change::Namespace(namespace) => {
                 self.others.extend(all().into_iter().filter(|link| link.namespace == namespace));
             }
-            Change::Everything => self.others.extend(all()),
-            Change::Gone(gone) => part(world, &gone),
+            Change::Everything => self.everything(world),
+            Change::Gone(gone) => {
+                self.braked.insert(gone.link);
+            }
             Change::Cut(_) => {}
         }
+    }
+
+    /// All links, those too of which it was missed that they are gone. Where there are `LinkCut`s is looked first.
+    fn everything(&mut self, world: &World) {
+        let declared = &world.sources.caches.declared;
+        let braked: BTreeSet<String> = declared.all_cuts().into_iter().map(|cut| cut.namespace).collect();
+        for link in declared.all_links().into_iter().chain(world.relays.links()) {
+            let is_gone = declared.links().get(&reference::<SecureLink>(&link)).is_none();
+            let urgent = is_gone || braked.contains(&link.namespace);
+            if urgent { &mut self.braked } else { &mut self.others }.insert(link);
+        }
+        world.prune_failures();
     }
 
     fn next(&mut self) -> Option<LinkRef> {
@@ -80,72 +103,145 @@ impl Pending {
     }
 }
 
-/// Keeps up with a link's relays, and tells them what is cut.
+/// One look; a fault in it ends nothing else. It is looked again at the next change.
+fn attempt(world: &Arc<World>, link: &LinkRef) {
+    if catch_unwind(AssertUnwindSafe(|| look(world, link))).is_err() {
+        world.metrics.panics.inc();
+        tracing::error!(%link, "a fault of the operator itself in the way of cuts; report it with the log");
+    }
+}
+
+/// Keeps up with a link's relays, and tells them what is cut: first what needs nothing else, then what the verdict says.
 fn look(world: &Arc<World>, link: &LinkRef) {
-    let known = match gather(&world.sources, link) {
-        Ok(Some(known)) => known,
-        Ok(None) => return forget(world, link),
-        // What is missing comes with a change of its own.
-        Err(_) => return,
-    };
-    let metadata = &known.declared.object.metadata;
-    if metadata.deletion_timestamp.is_some() {
-        // Somebody waits for what it owns to go first: its deletion is a cut all the same.
-        let generation = metadata.generation.and_then(|at| u64::try_from(at).ok()).unwrap_or_default();
-        return part(world, &Gone { link: link.clone(), uid: known.uid, generation });
+    let caches = &world.sources.caches;
+    let Some(declared) = caches.declared.link(link) else { return gone(world, link) };
+    let space = caches.space(&link.namespace);
+    let uid = declared.object.metadata.uid.clone().unwrap_or_default();
+    let kept = world.relays.basis(link);
+    let looked = Looked { world, link, declared: &declared, space: &space, uid: &uid };
+    looked.tell(basis::of(caches, &declared, None, kept.as_ref()), None);
+    let Ok(Some(known)) = gather(&world.sources, link) else { return };
+    let basis = basis::of(caches, &declared, known.snapshot.as_ref(), kept.as_ref());
+    looked.tell(basis, Some(&validate(&known.gathered)));
+}
+
+/// A link as it is looked at.
+struct Looked<'a> {
+    world: &'a Arc<World>,
+    link: &'a LinkRef,
+    declared: &'a DeclaredLink,
+    space: &'a Space,
+    uid: &'a str,
+}
+
+impl Looked<'_> {
+    /// Follows the relays there are, and orders what is cut as far as it is known. Without a basis nobody could be spoken to.
+    fn tell(&self, basis: Option<Basis>, verdict: Option<&Verdict>) {
+        let (relays, link) = (&self.world.relays, self.link);
+        let Some(basis) = basis else { return };
+        // Of relays that cannot be listed those are followed that were.
+        if let Some(pods) = pods(self.space, link) {
+            relays.keep(link, &basis, &pods);
+        }
+        let orders = orders(&self.world.sources.caches, link, &self.declared.declared, Some(&basis));
+        let cuts = cuts_in_sight(&Sight {
+            orders: &orders,
+            verdict,
+            running: basis.running.as_deref(),
+            before: &relays.ordered(link),
+            // Somebody waits for what it owns to go first: its deletion is a cut all the same.
+            deleted: self.declared.object.metadata.deletion_timestamp.as_ref().map(|_| self.uid),
+        });
+        relays.cut(link, &cuts);
     }
-    let (Some(space), Some(trust)) = (&known.space, trust(&known)) else { return };
-    world.relays.keep(link, &trust, &pods(space, link));
-    let verdict = validate(&known.gathered);
-    let cuts = known.snapshot.as_ref().map_or_else(BTreeSet::new, |running| cuts_ahead(running, &verdict));
-    world.relays.cut(link, &cuts);
 }
 
-/// A deleted link is cut: its relays go on for a while until Kubernetes has ended them.
-fn part(world: &World, gone: &Gone) {
-    let cut = Cut {
-        id: format!("SecureLink/{}", gone.uid),
-        revision: gone.generation.saturating_add(1),
-        scope: CutScope::Link,
-        reason: "the SecureLink was deleted".to_owned(),
-    };
-    world.relays.cut(&gone.link, &BTreeSet::from([cut]));
+/// The names of a link's peer, as far as they are known.
+pub fn peers(declared: &Declared, basis: Option<&Basis>) -> BTreeSet<String> {
+    let mut peers = peer_names(declared, None);
+    peers.extend(basis.map(|basis| basis.trust.own.to_string()));
+    peers
 }
 
-/// Once the relays of a link that is gone are gone too, there is nobody left to tell.
-fn forget(world: &World, link: &LinkRef) {
+/// The `LinkCut`s over a link, by its name or by those of its peer.
+fn orders(caches: &Caches, link: &LinkRef, declared: &Declared, basis: Option<&Basis>) -> Vec<CutOrder> {
+    let peers = peers(declared, basis);
+    let cuts = caches.declared.cuts(&link.namespace);
+    let mut orders = cut_orders(&cuts.valid, link, &peers);
+    let salvaged = |(name, value): &(String, _)| salvage_cut(value, (&link.namespace, name), link, &peers);
+    orders.extend(cuts.invalid.iter().filter_map(salvaged));
+    orders
+}
+
+/// A deleted link is cut: its relays go on for a while until Kubernetes has ended them. Once they are gone too there is nobody
+/// left to tell.
+fn gone(world: &Arc<World>, link: &LinkRef) {
     let space = world.sources.caches.watched_space(&link.namespace);
-    if space.is_none_or(|space| pods(&space, link).is_empty()) {
-        world.relays.forget(link);
-        world.sources.memory.forget_link(link);
+    let (Some(basis), Some(space)) = (world.relays.basis(link), space) else { return forget(world, link) };
+    if let Some(pods) = pods(&space, link) {
+        if pods.is_empty() {
+            return forget(world, link);
+        }
+        world.relays.keep(link, &basis, &pods);
+    }
+    world.relays.cut(link, &BTreeSet::from([cut_of_deleted(&basis.uid)]));
+}
+
+fn forget(world: &World, link: &LinkRef) {
+    world.relays.forget(link);
+    world.sources.memory.forget_link(link);
+    world.requests.forget(link);
+    world.prune_failures();
+    update_status::forget(world, link);
+    let declared = &world.sources.caches.declared;
+    let is_gone = |link: &LinkRef| declared.links().get(&reference::<SecureLink>(link)).is_none();
+    // While others are being parted with, the watch that says when their relays are gone goes on.
+    if !world.relays.links().iter().any(is_gone) {
         world.sources.caches.forget_gone();
-        update_status::forget(world, link);
     }
 }
 
-/// The relays' pods of a link.
-pub fn pods(space: &Space, link: &LinkRef) -> BTreeSet<RelayPod> {
-    relay_pods(space, link).iter().filter_map(|pod| RelayPod::of(pod)).collect()
+/// The relays' pods of a link that run; nothing where they cannot be listed.
+pub fn pods(space: &Space, link: &LinkRef) -> Option<BTreeSet<RelayPod>> {
+    space.lists_pods().then(|| relay_pods(space, link).iter().filter_map(|pod| RelayPod::of(pod)).collect())
 }
 
-/// The same, as they are.
+/// The relays' pods of a link, as they are.
 pub fn relay_pods(space: &Space, link: &LinkRef) -> Vec<Arc<Pod>> {
-    let selector = names::selector(&link.name);
+    let (selector, deployment) = (names::selector(&link.name), names::relay(&link.name));
     let ours = |pod: &Pod| {
-        pod.labels().contains_key(LINK) && selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
+        pod.labels().contains_key(LINK)
+            && selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
+            && is_of(pod, &deployment)
     };
     space.pods.state_filter(ours)
 }
 
-/// By what a relay of this link proves itself: a leaf of ours for this peer. Absent before the first configuration.
-fn trust(known: &Known) -> Option<PeerTrust> {
-    let running = known.snapshot.as_ref()?;
-    let identity =
-        known.identity.as_ref().and_then(|identity| identity.identity.as_ref()?.status.as_ref()?.fingerprint.clone());
-    let pins = [identity, known.status.fingerprint.clone()].into_iter().flatten();
-    Some(PeerTrust {
-        own: running.peer.trust_domain.clone(),
-        peer: running.own.clone(),
-        pins: pins.filter_map(|text| text.parse().ok()).collect(),
-    })
+/// Whether a Deployment's pod: its `ReplicaSet` has the Deployment's name and a hash. A label proves nothing.
+fn is_of(pod: &Pod, deployment: &str) -> bool {
+    let owners = pod.owner_references().iter();
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true) && owner.kind == "ReplicaSet");
+    controllers.any(|owner| owner.name.rsplit_once('-').is_some_and(|(name, _)| name == deployment))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_is_a_relay_by_its_controller_and_not_by_its_labels() {
+        let pod = |kind: &str, name: &str, controller: bool| -> Pod {
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "1", "controller": controller});
+            serde_json::from_value(json!({"metadata": {"ownerReferences": [owner]}})).unwrap_or_default()
+        };
+        assert!(is_of(&pod("ReplicaSet", "europol-relay-5d8f7c9b6d", true), "europol-relay"));
+        assert!(!is_of(&pod("ReplicaSet", "europol-relay-2-5d8f7c9b6d", true), "europol-relay"));
+        assert!(!is_of(&pod("ReplicaSet", "europol-relay", true), "europol-relay"));
+        assert!(!is_of(&pod("ReplicaSet", "europol-relay-5d8f7c9b6d", false), "europol-relay"));
+        assert!(!is_of(&pod("Job", "europol-relay-5d8f7c9b6d", true), "europol-relay"));
+        assert!(!is_of(&Pod::default(), "europol-relay"));
+    }
 }

@@ -6,10 +6,11 @@ use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::controller::Action;
 use securelink_crds::keys::FIELD_MANAGER;
 use securelink_crds::{GROUP, LinkCut, LinkCutStatus, VERSION};
-use securelink_plan::{CutOrder, CutRelay, cut_orders, cut_status, peer_names};
+use securelink_plan::{CutHits, CutOrder, CutRelay, cut_orders, cut_status};
 use securelink_relay_config::LinkRef;
 use serde_json::json;
 
+use crate::cut::{peers, pods};
 use crate::relays::Word;
 use crate::world::World;
 
@@ -30,15 +31,8 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, CutStatusE
     let Some(cut) = cuts.into_iter().find(|cut| cut.metadata.name.as_deref() == Some(&at.name)) else {
         return Ok(Action::await_change());
     };
-    let now = Timestamp::now();
-    let mut relays = Vec::new();
-    for link in declared.all_links().into_iter().filter(|link| link.namespace == at.namespace) {
-        let Some(found) = declared.link(&link) else { continue };
-        let Some(order) = cut_orders([&cut], &link, &peer_names(&found.declared, None)).pop() else { continue };
-        relays.extend(world.relays.words(&link).iter().map(|word| relay(&link, word, &order, now)));
-    }
     let previous: LinkCutStatus = cut.status.clone().unwrap_or_default();
-    let status = cut_status(&cut, &relays, &previous);
+    let status = cut_status(&cut, &hits(world, &cut, at, Timestamp::now()), &previous);
     if status != previous && world.lease.holds() {
         let body = json!({
             "apiVersion": format!("{GROUP}/{VERSION}"),
@@ -59,9 +53,32 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, CutStatusE
     Ok(Action::await_change())
 }
 
-/// What a relay did about a cut. One that reports it in force holds it, whoever told it and when.
-fn relay(link: &LinkRef, word: &Word, order: &CutOrder, now: Timestamp) -> CutRelay {
+/// What a cut hits: every relay that runs for one of its links, whether or not it was reached.
+fn hits(world: &World, cut: &LinkCut, at: &LinkRef, now: Timestamp) -> CutHits {
+    let declared = &world.sources.caches.declared;
+    let space = world.sources.caches.watched_space(&at.namespace);
+    let mut hits = CutHits::default();
+    for link in declared.all_links().into_iter().filter(|link| link.namespace == at.namespace) {
+        let Some(found) = declared.link(&link) else { continue };
+        let names = peers(&found.declared, world.relays.basis(&link).as_ref());
+        let Some(order) = cut_orders([cut], &link, &names).pop() else { continue };
+        let mut words = world.relays.words(&link);
+        words.extend(world.relays.parted(&link));
+        match space.as_ref().and_then(|space| pods(space, &link)) {
+            Some(pods) => hits.relays.extend(pods.iter().map(|pod| {
+                let said = words.iter().find(|word| word.pod == pod.name);
+                let obeyed_at = said.and_then(|word| obeyed_at(word, &order, now));
+                CutRelay { link: link.name.clone(), relay: pod.name.clone(), obeyed_at }
+            })),
+            None => hits.unlisted.push(link.name.clone()),
+        }
+    }
+    hits
+}
+
+/// When a relay obeyed. One that reports the cut in force holds it, whoever told it and when.
+fn obeyed_at(word: &Word, order: &CutOrder, now: Timestamp) -> Option<Timestamp> {
     let told = word.obeyed.get(&(order.id.clone(), order.revision)).copied();
     let holds = word.status.as_ref().is_some_and(|status| status.report.cuts.contains(&order.id));
-    CutRelay { link: link.name.clone(), relay: word.pod.clone(), obeyed_at: told.or(holds.then_some(now)) }
+    told.or(holds.then_some(now))
 }

@@ -7,7 +7,7 @@ mod follow;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::Method;
@@ -17,8 +17,9 @@ use kube::ResourceExt as _;
 use securelink_pki::PeerTrust;
 use securelink_pki::control::client_config;
 use securelink_pki::tls::Clock;
+use securelink_plan::cut_of_deleted;
 use securelink_relay_config::control::{DoctorRequest, GreetRequest, Push, RelayStatus, path};
-use securelink_relay_config::{Cut, DoctorReport, GreetReply, LinkRef};
+use securelink_relay_config::{Cut, DoctorReport, GreetReply, LinkRef, Snapshot};
 use tokio::sync::watch;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -45,12 +46,27 @@ pub struct Relays {
     links: Mutex<HashMap<LinkRef, Link>>,
 }
 
+/// What has to be known of a link to speak to its relays. The last that was known is kept: what is damaged or removed in the
+/// cluster must not keep a cut from them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Basis {
+    /// The `SecureLink`'s uid.
+    pub uid: String,
+    /// By what its relays prove themselves.
+    pub trust: PeerTrust,
+    /// The configuration that they run, as it was last read.
+    pub running: Option<Arc<Snapshot>>,
+}
+
 /// The relays of one link.
 struct Link {
+    basis: Basis,
     trust: watch::Sender<PeerTrust>,
     cuts: watch::Sender<Arc<BTreeSet<Cut>>>,
     push: watch::Sender<Option<Arc<Push>>>,
     relays: BTreeMap<String, Relay>,
+    /// Relays of `SecureLink`s that had this name before, until they are gone.
+    parted: Vec<Link>,
 }
 
 /// One relay.
@@ -77,18 +93,20 @@ pub struct RelayPod {
     pub uid: String,
     /// Its name.
     pub name: String,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its control port.
+    pub address: SocketAddr,
 }
 
 impl RelayPod {
-    /// A pod that has an address and has not ended. One that is being deleted still carries streams.
+    /// A pod that has an address and has not ended. One that is being deleted still carries streams; one without an address
+    /// has never run.
     pub fn of(pod: &Pod) -> Option<Self> {
         let status = pod.status.as_ref()?;
         if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
             return None;
         }
-        Some(Self { uid: pod.uid()?, name: pod.name_any(), address: status.pod_ip.as_ref()?.parse().ok()? })
+        let address: IpAddr = status.pod_ip.as_ref()?.parse().ok()?;
+        Some(Self { uid: pod.uid()?, name: pod.name_any(), address: (address, CONTROL_PORT).into() })
     }
 }
 
@@ -105,25 +123,77 @@ pub struct Word {
     pub obeyed: BTreeMap<(String, u64), Timestamp>,
 }
 
+impl Link {
+    fn new(basis: &Basis) -> Self {
+        Self {
+            basis: basis.clone(),
+            trust: watch::Sender::new(basis.trust.clone()),
+            cuts: watch::Sender::default(),
+            push: watch::Sender::default(),
+            relays: BTreeMap::new(),
+            parted: Vec::new(),
+        }
+    }
+
+    /// Another `SecureLink` has the name now: the relays so far are given nothing any more, and are cut.
+    fn part(&mut self, basis: &Basis) {
+        let mut old = std::mem::replace(self, Self::new(basis));
+        self.parted = std::mem::take(&mut old.parted);
+        old.push.send_replace(None);
+        old.order(&BTreeSet::new(), true);
+        self.parted.push(old);
+    }
+
+    fn order(&self, cuts: &BTreeSet<Cut>, is_gone: bool) {
+        let mut cuts = cuts.clone();
+        if is_gone {
+            cuts.insert(cut_of_deleted(&self.basis.uid));
+        }
+        self.cuts.send_if_modified(|old| {
+            let news = **old != cuts;
+            if news {
+                *old = Arc::new(cuts);
+            }
+            news
+        });
+    }
+
+    fn words(&self) -> impl Iterator<Item = Word> {
+        self.relays.values().map(|relay| {
+            let heard = relay.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            Word {
+                pod: relay.pod.clone(),
+                status: heard.status.clone(),
+                error: heard.error.clone(),
+                obeyed: heard.obeyed.clone(),
+            }
+        })
+    }
+}
+
 impl Relays {
     /// None yet.
     pub fn new(controller: Arc<Controller>, hub: Hub, metrics: Metrics, stop: CancellationToken) -> Self {
         Self { controller, hub, metrics, stop, links: Mutex::default() }
     }
 
-    /// Keeps up with exactly these relays of a link.
-    pub fn keep(self: &Arc<Self>, link: &LinkRef, trust: &PeerTrust, pods: &BTreeSet<RelayPod>) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = links.entry(link.clone()).or_insert_with(|| Link {
-            trust: watch::Sender::new(trust.clone()),
-            cuts: watch::Sender::default(),
-            push: watch::Sender::default(),
-            relays: BTreeMap::new(),
-        });
-        of.trust.send_if_modified(|old| std::mem::replace(old, trust.clone()) != *trust);
-        of.relays.retain(|uid, relay| pods.iter().any(|pod| pod.uid == *uid && pod.address == relay.address.ip()));
+    /// Keeps up with exactly these relays of a link. Those of a link of another uid that had its name are cut.
+    pub fn keep(self: &Arc<Self>, link: &LinkRef, basis: &Basis, pods: &BTreeSet<RelayPod>) {
+        let mut links = self.lock();
+        let of = links.entry(link.clone()).or_insert_with(|| Link::new(basis));
+        if of.basis.uid != basis.uid {
+            of.part(basis);
+        }
+        of.basis.clone_from(basis);
+        of.trust.send_if_modified(|old| std::mem::replace(old, basis.trust.clone()) != basis.trust);
+        for old in &mut of.parted {
+            old.relays.retain(|uid, relay| pods.iter().any(|pod| pod.uid == *uid && pod.address == relay.address));
+        }
+        of.parted.retain(|old| !old.relays.is_empty());
+        of.relays.retain(|uid, relay| pods.iter().any(|pod| pod.uid == *uid && pod.address == relay.address));
         for pod in pods {
-            if !of.relays.contains_key(&pod.uid) {
+            let known = of.parted.iter().any(|old| old.relays.contains_key(&pod.uid));
+            if !known && !of.relays.contains_key(&pod.uid) {
                 let relay = self.start(link, of, pod);
                 of.relays.insert(pod.uid.clone(), relay);
             }
@@ -133,44 +203,53 @@ impl Relays {
 
     fn start(self: &Arc<Self>, link: &LinkRef, of: &Link, pod: &RelayPod) -> Relay {
         let (end, heard) = (self.stop.child_token(), Arc::new(Mutex::new(Heard::default())));
-        let address = SocketAddr::new(pod.address, CONTROL_PORT);
         let followed = follow::Followed {
             relays: Arc::clone(self),
             link: link.clone(),
-            address,
+            address: pod.address,
             trust: of.trust.subscribe(),
             heard: Arc::clone(&heard),
             connected: watch::Sender::new(0),
         };
         followed.start(of.push.subscribe(), of.cuts.subscribe(), &end);
-        Relay { address, pod: pod.name.clone(), heard, _end: end.drop_guard() }
+        Relay { address: pod.address, pod: pod.name.clone(), heard, _end: end.drop_guard() }
+    }
+
+    /// What is kept of a link.
+    pub fn basis(&self, link: &LinkRef) -> Option<Basis> {
+        Some(self.lock().get(link)?.basis.clone())
+    }
+
+    /// All links with relays that are followed.
+    pub fn links(&self) -> Vec<LinkRef> {
+        self.lock().keys().cloned().collect()
     }
 
     /// Forgets a link that is gone.
     pub fn forget(&self, link: &LinkRef) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.lock();
         links.remove(link);
         self.count(&links);
     }
 
     /// Orders exactly these cuts of a link's relays, those that start later too.
     pub fn cut(&self, link: &LinkRef, cuts: &BTreeSet<Cut>) {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of) = links.get(link) {
-            of.cuts.send_if_modified(|old| {
-                let news = **old != *cuts;
-                if news {
-                    *old = Arc::new(cuts.clone());
-                }
-                news
-            });
+        if let Some(of) = self.lock().get(link) {
+            of.order(cuts, false);
+            for old in &of.parted {
+                old.order(cuts, true);
+            }
         }
+    }
+
+    /// What is ordered of a link's relays.
+    pub fn ordered(&self, link: &LinkRef) -> BTreeSet<Cut> {
+        self.lock().get(link).map(|of| of.cuts.borrow().as_ref().clone()).unwrap_or_default()
     }
 
     /// Gives a link's relays a configuration and a leaf, those that start later too.
     pub fn push(&self, link: &LinkRef, push: Push) {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of) = links.get(link) {
+        if let Some(of) = self.lock().get(link) {
             of.push.send_if_modified(|old| {
                 let news = old.as_deref() != Some(&push);
                 if news {
@@ -183,24 +262,20 @@ impl Relays {
 
     /// Gives nothing any more: another replica leads.
     pub fn stop_pushing(&self) {
-        for of in self.links.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for of in self.lock().values() {
             of.push.send_replace(None);
         }
     }
 
     /// What the relays of a link say.
     pub fn words(&self, link: &LinkRef) -> Vec<Word> {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let word = |relay: &Relay| {
-            let heard = relay.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            Word {
-                pod: relay.pod.clone(),
-                status: heard.status.clone(),
-                error: heard.error.clone(),
-                obeyed: heard.obeyed.clone(),
-            }
-        };
-        links.get(link).map(|of| of.relays.values().map(word).collect()).unwrap_or_default()
+        self.lock().get(link).map(|of| of.words().collect()).unwrap_or_default()
+    }
+
+    /// What relays of links say that had this name before and are gone.
+    pub fn parted(&self, link: &LinkRef) -> Vec<Word> {
+        let links = self.lock();
+        links.get(link).map(|of| of.parted.iter().flat_map(Link::words).collect()).unwrap_or_default()
     }
 
     /// Has a relay of a link greet the peer.
@@ -220,7 +295,7 @@ impl Relays {
     /// A connection to a relay that answers.
     async fn any(&self, link: &LinkRef) -> Result<Connection, AskFailed> {
         let (address, trust) = {
-            let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            let links = self.lock();
             let of = links.get(link).ok_or(AskFailed::NoRelay)?;
             let answers = |relay: &&Relay| relay.heard.lock().unwrap_or_else(PoisonError::into_inner).status.is_some();
             let relay = of.relays.values().find(answers).ok_or(AskFailed::NoRelay)?;
@@ -232,6 +307,10 @@ impl Relays {
     fn tls(&self, trust: &PeerTrust) -> Result<Arc<ClientConfig>, CredentialsError> {
         let credentials = self.controller.credentials(Timestamp::now())?;
         Ok(client_config(&credentials, trust, &Clock::system())?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LinkRef, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, links: &HashMap<LinkRef, Link>) {

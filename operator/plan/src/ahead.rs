@@ -6,11 +6,57 @@ use std::collections::BTreeSet;
 use securelink_crds::conditions::Reason;
 use securelink_relay_config::{Cut, CutScope, LinkState, Snapshot};
 
+use crate::gathered::CutOrder;
 use crate::validated::ValidatedLink;
 use crate::verdict::{About, Verdict};
 
 /// What the cuts of a `SecureLink` are known by, before its uid.
 const KIND: &str = "SecureLink/";
+/// What the cuts of `LinkCut`s are known by.
+const BRAKE: &str = "LinkCut/";
+
+/// What is known of a link when its relays are told of cuts. Only the cuts that name it are always there.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// The `LinkCut`s that name it.
+    pub orders: &'a [CutOrder],
+    /// The verdict; absent while not everything can be read that it depends on.
+    pub verdict: Option<&'a Verdict>,
+    /// What its relays run, as far as that was ever known.
+    pub running: Option<&'a Snapshot>,
+    /// What its relays were told before.
+    pub before: &'a BTreeSet<Cut>,
+    /// The uid of a link that is being deleted.
+    pub deleted: Option<&'a str>,
+}
+
+/// The cuts to tell a link's relays. A `LinkCut` needs nothing beside itself: neither a verdict nor a configuration. What else
+/// was ordered stays so while there is no verdict.
+pub fn cuts_in_sight(sight: &Sight<'_>) -> BTreeSet<Cut> {
+    let mut cuts: BTreeSet<Cut> = sight.orders.iter().map(CutOrder::cut).collect();
+    match (sight.verdict, sight.running) {
+        (Some(verdict), Some(running)) => cuts.extend(cuts_ahead(running, verdict)),
+        (Some(verdict), None) => cuts.extend(verdict.cuts.iter().cloned()),
+        (None, _) => cuts.extend(sight.before.iter().filter(|cut| !cut.id.starts_with(BRAKE)).cloned()),
+    }
+    if let Some(uid) = sight.deleted {
+        let whole = cut_of_deleted(uid);
+        cuts.retain(|cut| cut.id != whole.id);
+        cuts.insert(whole);
+    }
+    cuts
+}
+
+/// The cut of a `SecureLink` that is deleted, or is being deleted, at a revision that no snapshot outdoes: there is no way
+/// back.
+pub fn cut_of_deleted(uid: &str) -> Cut {
+    Cut {
+        id: format!("{KIND}{uid}"),
+        revision: u64::MAX,
+        scope: CutScope::Link,
+        reason: "the SecureLink was deleted".to_owned(),
+    }
+}
 
 /// The cuts to push to a relay that runs `running`: the verdict's own, and for everything that the relay may carry and the
 /// verdict does not allow, one that is ordered by the `SecureLink` itself: `SecureLink/<uid>`, or with the scope behind it,

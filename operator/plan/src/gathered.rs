@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ResourceRequirements, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use securelink_crds::load::Problem;
 use securelink_crds::{LinkIdentity, LinkPolicy, SecureLink};
-use securelink_relay_config::LinkRef;
+use securelink_relay_config::{Cut, CutScope, LinkRef};
 use serde_json::Value;
 
 use crate::accepted::Accepted;
@@ -66,6 +66,13 @@ pub struct CutOrder {
     pub revision: u64,
     /// Why, for people on both sides.
     pub reason: String,
+}
+
+impl CutOrder {
+    /// As relays are told: a `LinkCut` cuts the whole link.
+    pub(crate) fn cut(&self) -> Cut {
+        Cut { id: self.id.clone(), revision: self.revision, scope: CutScope::Link, reason: self.reason.clone() }
+    }
 }
 
 /// A right that is missing.

@@ -27,11 +27,11 @@ mod verdict;
 mod widened;
 
 pub use accepted::{Accepted, AcceptedError, AcceptedIdentity, MAX_ACCEPTED_BYTES};
-pub use ahead::cuts_ahead;
+pub use ahead::{Sight, cut_of_deleted, cuts_ahead, cuts_in_sight};
 pub use gathered::{Cluster, CutOrder, Declared, Denied, DnsServers, Gathered, Installation, Mode, Standalone, Taken};
 pub use names::ObjectKind;
 pub use narrowing::Narrowing;
-pub use obeyed::{CutRelay, cut_status};
+pub use obeyed::{CutHits, CutRelay, cut_status};
 pub use selection::{cut_orders, peer_names, policy_applies, salvage_cut};
 pub use service::ServiceTarget;
 pub use snapshot::{Orders, above, listeners, snapshot, unordered};

@@ -22,10 +22,22 @@ pub struct CutRelay {
     pub obeyed_at: Option<Timestamp>,
 }
 
-/// The status of `cut`, which hits these relays. The first acknowledgement counts: a later one, such as after the operator
-/// started anew, moves no time. Relays that are gone stay on record while there is room: they obeyed.
-pub fn cut_status(cut: &LinkCut, relays: &[CutRelay], previous: &LinkCutStatus) -> LinkCutStatus {
+/// What a cut hits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutHits {
+    /// The relays that run, whether or not they can be reached.
+    pub relays: Vec<CutRelay>,
+    /// Names of links whose relays cannot be listed: how many have not obeyed is not known.
+    pub unlisted: Vec<String>,
+}
+
+/// The status of `cut`. The first acknowledgement counts: a later one, such as after the operator started anew, moves no
+/// time. Relays that are gone stay on record while there is room: they obeyed. Where relays cannot be listed no number is
+/// given: none that could be read as success.
+pub fn cut_status(cut: &LinkCut, hits: &CutHits, previous: &LinkCutStatus) -> LinkCutStatus {
+    let relays = &hits.relays;
     let pending = relays.iter().filter(|relay| relay.obeyed_at.is_none()).count();
+    let pending = u32::try_from(pending).unwrap_or(u32::MAX).min(u32::from(u16::MAX));
     let before: BTreeMap<(&str, &str), Timestamp> =
         previous.relays.iter().map(|known| ((known.link.as_str(), known.relay.as_str()), known.obeyed_at.0)).collect();
     let mut here = BTreeMap::new();
@@ -45,7 +57,21 @@ pub fn cut_status(cut: &LinkCut, relays: &[CutRelay], previous: &LinkCutStatus) 
     };
     LinkCutStatus {
         observed_generation: cut.metadata.generation,
-        pending: Some(u32::try_from(pending).unwrap_or(u32::MAX).min(u32::from(u16::MAX))),
+        pending: hits.unlisted.is_empty().then_some(pending),
+        unknown: unknown(&hits.unlisted),
         relays: obeyed.into_iter().map(record).collect(),
     }
+}
+
+/// Why there is no number.
+fn unknown(unlisted: &[String]) -> Option<String> {
+    let first = unlisted.iter().min()?;
+    let others = match unlisted.len() {
+        1 => String::new(),
+        2 => " and of one other link".to_owned(),
+        count => format!(" and of {} other links", count - 1),
+    };
+    Some(format!(
+        "the relays of {first}{others} cannot be listed, so how many have not obeyed is not known; let the operator list pods"
+    ))
 }

@@ -95,8 +95,10 @@ pub fn salvage_cut(
     let named = spec["linkRef"]["name"].as_str() == Some(link.name.as_str());
     let peer = spec["trustDomain"].as_str().is_some_and(|of| peers.contains(of));
     let reason = || spec["reason"].as_str().map(plain).filter(|reason| !reason.is_empty());
+    // By its uid, as a valid one: another of the same name is another order, which relays have not seen released.
+    let known = value["metadata"]["uid"].as_str().map(|uid| format!("LinkCut/{uid}"));
     (namespace == link.namespace && (named || peer)).then(|| CutOrder {
-        id: id(namespace, name),
+        id: known.unwrap_or_else(|| id(namespace, name)),
         revision: CUT_REVISION,
         reason: reason().unwrap_or_else(|| NO_REASON.to_owned()),
     })

@@ -262,18 +262,12 @@ impl Verdict {
         let policies = gathered.policies.iter().map(guard::identify);
         let policies = policies.filter_map(|(id, revision)| Some((id, revision?)));
         let consents = consent::seen(&gathered.link, &gathered.mode);
-        let order = |order: &CutOrder| Cut {
-            id: order.id.clone(),
-            revision: order.revision,
-            scope: CutScope::Link,
-            reason: order.reason.clone(),
-        };
         Self {
             link: gathered.link.clone(),
             generation,
             base: Base::None,
             problems: Vec::new(),
-            cuts: gathered.cuts.iter().map(order).collect(),
+            cuts: gathered.cuts.iter().map(CutOrder::cut).collect(),
             seen: own.into_iter().chain(policies).chain(consents).collect(),
             accepted: None,
             no_policy: gathered.policies.is_empty(),

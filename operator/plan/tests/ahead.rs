@@ -9,7 +9,9 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 use securelink_crds::LinkPolicy;
-use securelink_plan::{CutOrder, Declared, Denied, Gathered, Verdict, cuts_ahead, validate};
+use securelink_plan::{
+    CutOrder, Declared, Denied, Gathered, Sight, Verdict, cut_of_deleted, cuts_ahead, cuts_in_sight, validate,
+};
 use securelink_relay_config::{Cut, CutBook, CutScope, Snapshot};
 use serde_json::{Value, json};
 
@@ -190,6 +192,57 @@ fn a_cut_that_no_snapshot_ever_showed_ends_with_the_next_one() {
     let next = snapshot_of(&back, Some(&running)).unwrap();
     book.reconcile(&next);
     assert_eq!(book.effective(&next), BTreeSet::new());
+}
+
+fn brake(id: &str) -> CutOrder {
+    CutOrder { id: id.to_owned(), revision: 1, reason: "r".to_owned() }
+}
+
+/// Ids of what is told where this is known.
+fn told(sight: &Sight<'_>) -> BTreeSet<String> {
+    cuts_in_sight(sight).into_iter().map(|cut| cut.id).collect()
+}
+
+fn set(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+#[test]
+fn f17_a_brake_needs_neither_a_verdict_nor_a_configuration_and_keeps_what_else_was_ordered() {
+    let (verdict, running) = running();
+    let orders = [brake("LinkCut/1")];
+    let cut = |id: &str| Cut { id: id.to_owned(), revision: 3, scope: CutScope::Link, reason: "r".to_owned() };
+    let before = BTreeSet::from([cut("LinkCut/0"), cut("LinkPolicy/p"), cut("SecureLink/u#exports/a")]);
+    let nothing = BTreeSet::new();
+    let blind = Sight { orders: &orders, verdict: None, running: None, before: &nothing, deleted: None };
+    assert_eq!(told(&blind), set(&["LinkCut/1"]));
+    let kept = Sight { before: &before, ..blind };
+    assert_eq!(told(&kept), set(&["LinkCut/1", "LinkPolicy/p", "SecureLink/u#exports/a"]));
+    assert_eq!(told(&Sight { running: Some(&running), ..kept }), told(&kept));
+    // With a verdict it is the verdict that says what else is cut.
+    assert_eq!(told(&Sight { verdict: Some(&verdict), ..kept }), set(&["LinkCut/1"]));
+    let suspended = validate(&gathered(5, |spec| spec["state"] = json!("Suspended")));
+    let seen = Sight { verdict: Some(&suspended), running: Some(&running), ..kept };
+    assert_eq!(told(&seen), set(&["LinkCut/1", &format!("SecureLink/{UID}")]));
+}
+
+#[test]
+fn f73_a_link_that_is_being_deleted_is_cut_at_a_revision_that_no_later_snapshot_outdoes() {
+    let (_, running) = running();
+    let edit = validate(&gathered(5, |spec| spec["state"] = json!("Suspended")));
+    let nothing = BTreeSet::new();
+    for verdict in [None, Some(&edit)] {
+        let sight = Sight { orders: &[], verdict, running: Some(&running), before: &nothing, deleted: Some(UID) };
+        assert_eq!(cuts_in_sight(&sight), BTreeSet::from([cut_of_deleted(UID)]));
+    }
+    let mut book = CutBook::default();
+    assert!(book.admit(cut_of_deleted(UID), &running));
+    let mut next = running.clone();
+    for generation in 6..9 {
+        next = snapshot_of(&validate(&gathered(generation, |_| ())), Some(&next)).unwrap();
+        assert!(!book.reconcile(&next));
+    }
+    assert_eq!(scopes(&book.effective(&next)), [CutScope::Link].into());
 }
 
 /// What an edit keeps, by index, and what else stands in its way.

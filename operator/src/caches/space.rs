@@ -1,6 +1,6 @@
 //! What is watched in one namespace: what belongs to its links, or the Services that exports lead to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::NamespaceResourceScope;
@@ -50,6 +50,7 @@ pub struct Space {
     /// The relays' pods.
     pub pods: Store<Pod>,
     access: watch::Receiver<Access>,
+    rights: Arc<Mutex<Rights>>,
     _end: DropGuard,
 }
 
@@ -68,6 +69,7 @@ impl Space {
             disruption_budgets: watches.of(ours()),
             pods: watches.of(ours()),
             access: gate.access.subscribe(),
+            rights: Arc::clone(&gate.rights),
             _end: gate.stop.clone().drop_guard(),
         };
         let ready = [
@@ -87,6 +89,11 @@ impl Space {
     /// Whether its objects are known.
     pub fn access(&self) -> Access {
         self.access.borrow().clone()
+    }
+
+    /// Whether the relays' pods are known, whatever else is. The store is not asked: it wakes only who asked it last.
+    pub fn lists_pods(&self) -> bool {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner).lists(&Pod::plural(&()))
     }
 
     /// Follows it.
@@ -135,6 +142,8 @@ struct Gate {
 struct Rights {
     /// Everything was seen once.
     seen: bool,
+    /// Resources of which everything was seen once.
+    listed: BTreeSet<String>,
     /// By resource: what is refused now.
     denied: BTreeMap<String, Denial>,
 }
@@ -148,9 +157,16 @@ impl Rights {
         }
     }
 
+    fn lists(&self, resource: &str) -> bool {
+        self.listed.contains(resource) && !self.denied.contains_key(resource)
+    }
+
     fn told(&mut self, news: Result<&str, Denial>) {
         match news {
-            Ok(resource) => drop(self.denied.remove(resource)),
+            Ok(resource) => {
+                self.denied.remove(resource);
+                self.listed.insert(resource.to_owned());
+            }
             Err(denial) => drop(self.denied.insert(denial.resource.clone(), denial)),
         }
     }
@@ -249,6 +265,19 @@ mod tests {
 
     fn denial(resource: &str) -> Denial {
         Denial { verb: "list", resource: resource.to_owned() }
+    }
+
+    #[test]
+    fn f17_pods_are_known_though_another_right_lacks_and_not_while_theirs_does() {
+        let mut rights = Rights::default();
+        rights.told(Err(denial("secrets")));
+        assert!(!rights.lists("pods"));
+        rights.told(Ok("pods"));
+        assert!(rights.lists("pods") && !rights.lists("secrets"));
+        rights.told(Err(denial("pods")));
+        assert!(!rights.lists("pods"), "what was seen may be wrong by now");
+        rights.told(Ok("pods"));
+        assert!(rights.lists("pods"));
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl AskError {
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }
+
+    /// Whether nobody was reached at all.
+    pub fn is_unreached(&self) -> bool {
+        matches!(self, Self::Connect { .. })
+    }
 }
 
 /// A connection.

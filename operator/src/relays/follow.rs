@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::Method;
 use jiff::Timestamp;
 use securelink_pki::PeerTrust;
 use securelink_relay_config::control::{CutOrder, CutReply, Push, PushReply, RelayStatus, path};
 use securelink_relay_config::{Cut, LinkRef, Millis, ProbeReport, StreamReport};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{AskFailed, Connection, Heard, Relays};
@@ -25,6 +29,8 @@ const PUSH: Duration = Duration::from_secs(10);
 /// Between two attempts to connect, doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One relay, as it is followed.
 pub(super) struct Followed {
     pub(super) relays: Arc<Relays>,
@@ -36,6 +42,51 @@ pub(super) struct Followed {
     pub(super) connected: watch::Sender<u64>,
 }
 
+/// A cut by its identifier and revision.
+type Key = (String, u64);
+
+/// What a relay was told while one connection lasted.
+#[derive(Default)]
+struct Told {
+    /// Which connection.
+    connection: u64,
+    answered: BTreeSet<Key>,
+    /// To be told again, after a pause.
+    failed: BTreeSet<Key>,
+}
+
+impl Told {
+    /// What is still to be told, with what was never tried first: a cut that fails holds up no other.
+    fn left(&mut self, ordered: &BTreeSet<Cut>, connection: u64) -> Vec<Cut> {
+        if self.connection != connection {
+            *self = Self { connection, ..Self::default() };
+        }
+        let keys: BTreeSet<Key> = ordered.iter().map(key).collect();
+        // What is ordered again later is told again.
+        self.answered.retain(|known| keys.contains(known));
+        self.failed.retain(|known| keys.contains(known));
+        let mut left: Vec<Cut> = ordered.iter().filter(|cut| !self.answered.contains(&key(cut))).cloned().collect();
+        left.sort_by_key(|cut| self.failed.contains(&key(cut)));
+        left
+    }
+
+    /// Whether it was tried.
+    fn knows(&self, cut: &Cut) -> bool {
+        self.answered.contains(&key(cut)) || self.failed.contains(&key(cut))
+    }
+}
+
+/// How telling ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Well,
+    Failed,
+}
+
+fn key(cut: &Cut) -> Key {
+    (cut.id.clone(), cut.revision)
+}
+
 impl Followed {
     pub(super) fn start(
         self,
@@ -44,17 +95,31 @@ impl Followed {
         end: &CancellationToken,
     ) {
         let followed = Arc::new(self);
-        for work in [
-            Box::pin(Arc::clone(&followed).look(push)) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
-            Box::pin(followed.order(cuts)),
-        ] {
-            let end = end.clone();
+        let look = {
+            let followed = Arc::clone(&followed);
+            move || Box::pin(Arc::clone(&followed).look(push.clone())) as Work
+        };
+        let order = {
+            let followed = Arc::clone(&followed);
+            move || Box::pin(Arc::clone(&followed).order(cuts.clone())) as Work
+        };
+        for work in [Box::new(look) as Box<dyn Fn() -> Work + Send>, Box::new(order)] {
+            let (end, followed) = (end.clone(), Arc::clone(&followed));
             tokio::spawn(async move {
                 tokio::select! {
                     () = end.cancelled() => {}
-                    () = work => {}
+                    () = followed.again_after_faults(work) => {}
                 }
             });
+        }
+    }
+
+    /// A fault of ours must not end the way of cuts to a relay for good.
+    async fn again_after_faults(&self, work: Box<dyn Fn() -> Work + Send>) {
+        while AssertUnwindSafe(work()).catch_unwind().await.is_err() {
+            self.relays.metrics.panics.inc();
+            tracing::error!(link = %self.link, "a fault of the operator itself; report it with the log");
+            tokio::time::sleep(PAUSES.1).await;
         }
     }
 
@@ -92,8 +157,9 @@ impl Followed {
                     Err(error) => return error.to_string(),
                 }
             }
+            let asked = Timestamp::now();
             match connection.get::<RelayStatus>(path::STATUS, BRIEF).await {
-                Ok(status) => self.hear(status),
+                Ok(status) => self.hear(status, asked),
                 Err(error) => return error.to_string(),
             }
             tokio::select! {
@@ -106,45 +172,74 @@ impl Followed {
     /// Tells what to cut, at once and until it is obeyed; again whenever the relay may have been restarted.
     async fn order(self: Arc<Self>, mut cuts: watch::Receiver<Arc<BTreeSet<Cut>>>) {
         let (mut connected, mut connection) = (self.connected.subscribe(), None);
-        let mut told: (u64, BTreeSet<(String, u64)>) = Default::default();
-        let mut pause = PAUSES.0;
+        let (mut told, mut pause, mut due) = (Told::default(), PAUSES.0, Instant::now());
         loop {
             let (ordered, count) = (cuts.borrow_and_update().clone(), *connected.borrow_and_update());
-            if told.0 != count {
-                told = (count, BTreeSet::new());
-            }
-            let mut failed = false;
-            for cut in ordered
-                .iter()
-                .filter(|cut| !told.1.contains(&(cut.id.clone(), cut.revision)))
-                .cloned()
-                .collect::<Vec<_>>()
-            {
-                match self.tell(&mut connection, &cut).await {
-                    Ok(()) => drop(told.1.insert((cut.id.clone(), cut.revision))),
-                    Err(error) => {
-                        tracing::warn!(link = %self.link, cut = cut.id, %error, "a relay could not be told of a cut yet");
-                        failed = true;
-                        break;
-                    }
-                }
-            }
+            let left = told.left(&ordered, count);
+            self.forget_all_but(&ordered);
             if ordered.is_empty() {
                 connection = None;
             }
-            if !failed {
+            if self.tell_all(left, &mut told, (&mut connection, &mut cuts), due).await == Ended::Failed {
+                due = Instant::now() + pause;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+            if told.failed.is_empty() {
                 pause = PAUSES.0;
-                tokio::select! {
-                    changed = cuts.changed() => if changed.is_err() { return },
-                    changed = connected.changed() => if changed.is_err() { return },
-                }
-                continue;
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+                changed = cuts.changed() => if changed.is_err() { return },
                 _ = connected.changed() => {}
+                () = tokio::time::sleep_until(due), if !told.failed.is_empty() => {}
             }
         }
+    }
+
+    /// Tells each of `left`, and those that failed once not before they are `due`.
+    async fn tell_all(
+        &self,
+        left: Vec<Cut>,
+        told: &mut Told,
+        (connection, cuts): (&mut Option<Connection>, &mut watch::Receiver<Arc<BTreeSet<Cut>>>),
+        due: Instant,
+    ) -> Ended {
+        let (mut ended, mut is_reached) = (Ended::Well, true);
+        for cut in left {
+            let again = told.failed.contains(&key(&cut));
+            if again && Instant::now() < due {
+                break;
+            }
+            let result = if !is_reached {
+                None
+            } else if again {
+                // A new order does not wait for one that hangs.
+                tokio::select! {
+                    biased;
+                    () = async { drop(cuts.wait_for(|now| !now.iter().all(|cut| told.knows(cut))).await) } => {
+                        *connection = None;
+                        return ended;
+                    }
+                    result = self.tell(connection, &cut) => Some(result),
+                }
+            } else {
+                Some(self.tell(connection, &cut).await)
+            };
+            match result {
+                Some(Ok(())) => {
+                    told.failed.remove(&key(&cut));
+                    told.answered.insert(key(&cut));
+                    continue;
+                }
+                Some(Err(error)) => {
+                    is_reached = matches!(&error, AskFailed::Ask(error) if !error.is_unreached());
+                    tracing::warn!(link = %self.link, cut = cut.id, %error, "a relay could not be told of a cut yet");
+                }
+                None => {}
+            }
+            told.failed.insert(key(&cut));
+            ended = Ended::Failed;
+        }
+        ended
     }
 
     async fn tell(&self, connection: &mut Option<Connection>, cut: &Cut) -> Result<(), AskFailed> {
@@ -154,17 +249,27 @@ impl Followed {
             None => connection.insert(self.open().await?),
         };
         match open.send::<_, CutReply>(Method::POST, path::CUT, &order, BRIEF).await {
+            // It holds it already, as its status says, or takes it for an old one: then it does not obey.
+            Ok(CutReply { fresh: false, .. }) => return Ok(()),
             Ok(_) => {}
             Err(error) => {
-                *connection = None;
+                if !error.is_refusal() {
+                    *connection = None;
+                }
                 return Err(error.into());
             }
         }
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.obeyed.insert((cut.id.clone(), cut.revision), Timestamp::now());
-        drop(heard);
+        self.lock().obeyed.insert(key(cut), Timestamp::now());
         self.relays.hub.tell(Change::Cut(self.link.clone()));
         Ok(())
+    }
+
+    fn forget_all_but(&self, ordered: &BTreeSet<Cut>) {
+        self.lock().obeyed.retain(|known, _| ordered.iter().any(|cut| key(cut) == *known));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn open(&self) -> Result<Connection, AskFailed> {
@@ -172,8 +277,10 @@ impl Followed {
         Ok(Connection::open(self.address, self.relays.tls(&trust)?).await?)
     }
 
-    fn hear(&self, status: RelayStatus) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A cut that is not among those in force, although it was obeyed before the relay was `asked`, is obeyed no longer.
+    fn hear(&self, status: RelayStatus, asked: Timestamp) {
+        let mut heard = self.lock();
+        heard.obeyed.retain(|(id, _), at| *at >= asked || status.report.cuts.contains(id));
         let news = heard.status.as_ref().map(coarse) != Some(coarse(&status));
         heard.status = Some(status);
         heard.error = None;
@@ -184,7 +291,7 @@ impl Followed {
     }
 
     fn hear_nothing(&self, why: &str) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.lock();
         let news = heard.status.take().is_some() || heard.error.is_none();
         heard.error = Some(why.to_owned());
         drop(heard);
