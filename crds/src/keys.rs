@@ -14,6 +14,10 @@ pub const IDENTITY_NAMESPACE: &str = "securelink.dev/identity-namespace";
 pub const IDENTITY: &str = "securelink.dev/identity";
 /// On a Secret with a root: the uid of the `LinkIdentity` it was made for (contracts 8).
 pub const IDENTITY_UID: &str = "securelink.dev/identity-uid";
+/// On a `LinkIdentity`: the fingerprint of the root that is to be replaced. Once another is in use, it asks for nothing.
+pub const REPLACE_ROOT: &str = "securelink.dev/replace-root";
+/// On somebody's Secret: the `LinkIdentity` of its namespace that it may sign for. Other Secrets are not read.
+pub const ISSUER_OF: &str = "securelink.dev/issuer-of";
 /// On the Service of an import: the import's name.
 pub const IMPORT: &str = "securelink.dev/import";
 /// Kubernetes' own label for what an object is part of.

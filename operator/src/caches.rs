@@ -24,8 +24,8 @@ use crate::hub::{Change, Gone, Hub};
 use crate::metrics::Metrics;
 
 pub use declared::{Cuts, Declarations, DeclaredIdentity, DeclaredLink, Policies};
-pub use space::{Access, Space, Target};
-pub use watching::Watching;
+pub use space::{Access, Issuers, Space, Target};
+pub use watching::{Denial, Watching};
 
 /// Everything that is watched.
 pub struct Caches {
@@ -37,6 +37,7 @@ pub struct Caches {
     pub keys: Store<Secret>,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
     targets: Mutex<HashMap<String, Arc<Target>>>,
+    issuers: Mutex<HashMap<String, Arc<Issuers>>>,
 }
 
 impl Caches {
@@ -66,7 +67,8 @@ impl Caches {
         let keys = watching.typed(Api::<Secret>::namespaced(client.clone(), namespace), ours, None, |secret| {
             crate::keys::identity_of(secret).map_or(Change::Everything, Change::Identity)
         });
-        Self { watching, declared, namespaces, keys, spaces: Mutex::default(), targets: Mutex::default() }
+        let (spaces, targets, issuers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { watching, declared, namespaces, keys, spaces, targets, issuers }
     }
 
     /// Waits until everything that is watched in the whole cluster has been seen once.
@@ -102,6 +104,14 @@ impl Caches {
         Arc::clone(target)
     }
 
+    /// The Secrets of a namespace with which identities may sign; watched from now on.
+    pub fn issuers(&self, namespace: &str) -> Arc<Issuers> {
+        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        let found =
+            issuers.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Issuers::start(&self.watching, namespace)));
+        Arc::clone(found)
+    }
+
     /// Ends the watches that no link needs any more, and forgets what was judged of objects that are gone.
     pub fn forget_gone(&self) {
         self.declared.forget_gone();
@@ -114,6 +124,11 @@ impl Caches {
         drop(watched);
         let mut watched = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|namespace, _| targets.contains(namespace.as_str()));
+        drop(watched);
+        let identities: HashSet<String> =
+            self.declared.all_identities().into_iter().map(|identity| identity.namespace).collect();
+        let mut watched = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|namespace, _| identities.contains(namespace));
     }
 }
 

@@ -252,7 +252,7 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
     }
     let now = Timestamp::now();
     let verdict = validate(&known.gathered);
-    let keys = issuer(&world, &known, now);
+    let Ok(keys) = issuer(&world, &known, now) else { return Ok(Action::await_change()) };
     let issued = leaf(keys.as_ref(), &verdict, &known, now);
     let withdrawn = withdrawn::find(&world, &known, &verdict).await;
     let snapshot = snapshot(&world, &verdict, (&known, &withdrawn), now);
@@ -288,10 +288,10 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
 }
 
 /// The keys of the identity that a link names.
-fn issuer(world: &World, known: &Known, now: Timestamp) -> Option<Issuer> {
-    let declared = known.identity.as_ref()?;
-    let at = LinkRef { namespace: known.gathered.link.namespace.clone(), name: declared.object.metadata.name.clone()? };
-    identity::issuer(&at, world, declared, now)
+fn issuer(world: &World, known: &Known, now: Timestamp) -> Result<Option<Issuer>, NotYet> {
+    let Some(declared) = known.identity.as_ref() else { return Ok(None) };
+    let name = declared.object.metadata.name.clone().unwrap_or_default();
+    identity::issuer(&LinkRef { namespace: known.gathered.link.namespace.clone(), name }, world, declared, now)
 }
 
 /// The leaf to present, and what is known of it.

@@ -12,13 +12,14 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use securelink_crds::conditions::Reason;
 use securelink_crds::keys::{FIELD_MANAGER, FINALIZER};
-use securelink_crds::{GROUP, LinkIdentity, RootState, VERSION};
-use securelink_plan::identity::{Root, Roots, identity_status};
+use securelink_crds::{GROUP, LinkIdentity, VERSION};
+use securelink_plan::identity::{Roots, identity_status};
 use securelink_relay_config::LinkRef;
 use serde_json::json;
 
-use crate::caches::DeclaredIdentity;
-use crate::issue::{self, Asked, Hands, Issuer};
+use crate::caches::{Access, DeclaredIdentity, Denial};
+use crate::gather::NotYet;
+use crate::issue::{Asked, Hands, Issuer, built_in, given};
 use crate::keys::{self, Kept, Parts};
 use crate::traces::{self, Traces};
 use crate::world::World;
@@ -59,20 +60,15 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
     }
     let now = Timestamp::now();
     let stored = stored(at, world);
-    let traces = match traces::of(world, at, &declared) {
-        Some(traces) => traces,
-        // What is missing wakes it when it comes.
-        None if stored.is_none() => return Ok(Action::requeue(LATEST)),
-        None => Traces::default(),
+    // What is missing wakes it when it comes.
+    let Ok(Some(mut issuer)) = judge((at, world), &declared, stored.as_deref(), Hands::Making, now) else {
+        return Ok(Action::requeue(LATEST));
     };
-    let place = place(at, world);
-    let asked = Asked { identity, traces, place: &place };
-    let mut issuer = issue::issuer(asked, Kept::read(stored.as_deref()), Hands::Making, now);
     if issuer.made.is_any() {
         match keep(at, world, identity, stored.as_deref(), &issuer).await? {
             Written::Yes => {}
             Written::Outrun => return Ok(Action::requeue(SOON)),
-            Written::Hidden(why) => issuer = Issuer::failed(traces.root, (Reason::RootMissing, why)),
+            Written::Hidden(why) => issuer = Issuer::failed(issuer.root, (Reason::RootMissing, why)),
         }
     }
     status(at, world, &declared, identity, &issuer, now).await?;
@@ -80,12 +76,58 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
     Ok(Action::requeue(left.unwrap_or(LATEST).clamp(Duration::from_secs(1), LATEST)))
 }
 
-/// The issuer of an identity as it is, for a link: nothing is made.
-pub fn issuer(at: &LinkRef, world: &World, declared: &DeclaredIdentity, now: Timestamp) -> Option<Issuer> {
-    let identity = declared.identity.as_ref()?;
-    let traces = Traces::of_status(&declared.object.data["status"]);
-    let asked = Asked { identity, traces, place: &place(at, world) };
-    Some(issue::issuer(asked, Kept::read(stored(at, world).as_deref()), Hands::Looking, now))
+/// The issuer of an identity as it is, for a link: nothing is made. `None` where the identity is invalid.
+pub fn issuer(
+    at: &LinkRef,
+    world: &World,
+    declared: &DeclaredIdentity,
+    now: Timestamp,
+) -> Result<Option<Issuer>, NotYet> {
+    judge((at, world), declared, stored(at, world).as_deref(), Hands::Looking, now)
+}
+
+fn judge(
+    (at, world): (&LinkRef, &World),
+    declared: &DeclaredIdentity,
+    stored: Option<&Secret>,
+    hands: Hands,
+    now: Timestamp,
+) -> Result<Option<Issuer>, NotYet> {
+    let Some(identity) = declared.identity.as_ref() else { return Ok(None) };
+    let starting = || NotYet::Starting(at.namespace.clone());
+    let recorded = Traces::of_status(&declared.object.data["status"]);
+    let kinds = &identity.spec.issuer;
+    let issuer = if kinds.built_in.is_some() {
+        // Before a first root is made, everything is looked at that may tell of another.
+        let traces = match hands {
+            Hands::Making if stored.is_none() => traces::of(world, at, declared).ok_or_else(starting)?,
+            _ => recorded,
+        };
+        let asked = Asked { identity, traces, place: &place(at, world) };
+        built_in::issuer(asked, Kept::read(stored), hands, now)
+    } else if let Some(secret) = &kinds.secret {
+        let issuers = world.sources.caches.issuers(&at.namespace);
+        let asked = Asked { identity, traces: recorded, place: &format!("{}/{}", at.namespace, secret.name) };
+        match issuers.access() {
+            Access::Starting => return Err(starting()),
+            Access::Denied(denial) => Issuer::failed(recorded.root, not_granted(&at.namespace, &denial)),
+            Access::Ready => {
+                let found = issuers.secrets.get(&ObjectRef::new(&secret.name).within(&at.namespace));
+                given::issuer(asked, found.as_deref(), now)
+            }
+        }
+    } else {
+        let why = "this version cannot ask cert-manager; write `issuer: {builtIn: {}}`, or give an intermediate by `issuer: {secret: {name: …}}`";
+        Issuer::failed(recorded.root, (Reason::IssuerFailed, why.to_owned()))
+    };
+    Ok(Some(issuer))
+}
+
+fn not_granted(namespace: &str, denial: &Denial) -> (Reason, String) {
+    let (verb, resource) = (denial.verb, &denial.resource);
+    let why =
+        format!("the operator may not {verb} {resource} in {namespace}; run `kubectl securelink grant {namespace}`");
+    (Reason::IssuerFailed, why)
 }
 
 fn stored(at: &LinkRef, world: &World) -> Option<Arc<Secret>> {
@@ -121,12 +163,14 @@ async fn keep(
         return Ok(Written::Yes);
     }
     let uid = identity.metadata.uid.as_deref().unwrap_or_default();
-    if issuer.made.root.is_some() && !is_first(at, world, uid).await? {
+    if issuer.made.is_first() && !is_first(at, world, uid).await? {
         return Ok(Written::Outrun);
     }
     let parts = Parts {
         root: issuer.made.root.as_ref(),
         intermediate: issuer.intermediate.as_ref().filter(|_| issuer.made.intermediate),
+        next: issuer.made.next.as_ref(),
+        transitions: Some(&issuer.transitions).filter(|_| issuer.made.switched),
     };
     let secret = keys::secret(at, uid, stored, &parts);
     let api = Api::<Secret>::namespaced(world.client.clone(), &world.namespace);
@@ -145,10 +189,22 @@ async fn keep(
         }
     }
     world.metrics.wrote("Secret", "keys");
-    if let Some(root) = &issuer.made.root {
-        tracing::info!(identity = %at, fingerprint = %root.fingerprint(), "minted a root; partners pin this fingerprint");
-    }
+    tell(at, issuer);
     Ok(Written::Yes)
+}
+
+fn tell(at: &LinkRef, issuer: &Issuer) {
+    if let Some(root) = &issuer.made.root {
+        let fingerprint = root.fingerprint();
+        if issuer.made.switched {
+            tracing::info!(identity = %at, %fingerprint, "a root took over; the one before leads to it");
+        } else {
+            tracing::info!(identity = %at, %fingerprint, "minted a root; partners pin this fingerprint");
+        }
+    }
+    if let Some(next) = &issuer.made.next {
+        tracing::info!(identity = %at, fingerprint = %next.fingerprint(), "announced a root; partners may pin it too");
+    }
 }
 
 /// Whether the identity is the one that was seen and has no root yet. Asked of the API server itself, once in its life: the
@@ -170,9 +226,8 @@ async fn status(
 ) -> Result<(), IdentityError> {
     let unseen = world.identities.unseen(at, &declared.object.metadata);
     let previous = unseen.or_else(|| identity.status.clone()).unwrap_or_default();
-    let root = issuer.root.zip(issuer.root_ends);
-    let current = root.map(|(fingerprint, not_after)| Root { fingerprint, not_after, state: RootState::Current });
-    let roots = Roots { known: current.into_iter().collect(), failure: issuer.failure.clone() };
+    let (ends, switch_at) = (issuer.ends, issuer.switch_at);
+    let roots = Roots { known: issuer.roots.clone(), ends, switch_at, failure: issuer.failure.clone() };
     let status = identity_status(identity, &roots, &previous, now);
     if status == previous || !world.lease.holds() {
         return Ok(());

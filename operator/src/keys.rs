@@ -12,8 +12,9 @@ use securelink_crds::keys::{
 use securelink_pki::{Intermediate, Root, Transitions};
 use securelink_relay_config::{Digest, LinkRef};
 
-/// The root's key and certificate, the intermediate's key and chain, the way from older roots.
-pub const FILES: [&str; 5] = ["root.key", "root.pem", "intermediate.key", "intermediate.pem", "transitions.pem"];
+/// The root's key and certificate, the intermediate's key and chain, the root that was announced, the way from older roots.
+pub const FILES: [&str; 7] =
+    ["root.key", "root.pem", "intermediate.key", "intermediate.pem", "next.key", "next.pem", "transitions.pem"];
 /// Longest name of a Secret (RFC 1123 subdomain).
 const LONGEST: usize = 253;
 
@@ -36,6 +37,8 @@ pub struct Kept {
     pub root: Result<Option<Root>, String>,
     /// The intermediate.
     pub intermediate: Result<Option<Intermediate>, String>,
+    /// The root that was announced to follow.
+    pub next: Result<Option<Root>, String>,
     /// The way from older roots.
     pub transitions: Result<Transitions, String>,
     /// The identity object it was made for.
@@ -51,18 +54,19 @@ impl Kept {
             let bytes = secret.and_then(|secret| secret.data.as_ref()?.get(file));
             bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
         };
-        let [root_key, root, intermediate_key, intermediate, transitions] = FILES.map(text);
+        let [root_key, root, intermediate_key, intermediate, next_key, next, transitions] = FILES.map(text);
         let both = |key: Option<String>, certificate: Option<String>, what: &str| match (key, certificate) {
             (Some(key), Some(certificate)) => Ok(Some((key, certificate))),
             (None, None) => Ok(None),
             _ => Err(format!("of {what} only one of key and certificate is there")),
         };
+        let read = |both: Option<(String, String)>| {
+            let read = both.map(|(key, certificate)| Root::from_pem(&key, &certificate));
+            read.transpose().map_err(|error| error.to_string())
+        };
         Self {
-            root: both(root_key, root, "the root").and_then(|both| {
-                both.map(|(key, certificate)| Root::from_pem(&key, &certificate))
-                    .transpose()
-                    .map_err(|error| error.to_string())
-            }),
+            root: both(root_key, root, "the root").and_then(read),
+            next: both(next_key, next, "the next root").and_then(read),
             intermediate: both(intermediate_key, intermediate, "the intermediate").and_then(|both| {
                 both.map(|(key, chain)| Intermediate::from_pem(&key, &chain))
                     .transpose()
@@ -96,6 +100,15 @@ pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, parts: &Parts
         put(FILES[2], &intermediate.key().to_pem());
         put(FILES[3], &intermediate.chain_pem());
     }
+    if let Some(next) = parts.next {
+        put(FILES[4], &next.key().to_pem());
+        put(FILES[5], &next.certificate_pem());
+    }
+    if let Some(transitions) = parts.transitions {
+        // The next root has taken over; the old one's key is of no use any more but to a thief.
+        put(FILES[6], &transitions.to_pem());
+        data.retain(|file, _| file != FILES[4] && file != FILES[5]);
+    }
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     Secret {
         metadata: ObjectMeta {
@@ -126,4 +139,8 @@ pub struct Parts<'a> {
     pub root: Option<&'a Root>,
     /// A new intermediate.
     pub intermediate: Option<&'a Intermediate>,
+    /// A root to announce.
+    pub next: Option<&'a Root>,
+    /// The way to a new root that was announced before.
+    pub transitions: Option<&'a Transitions>,
 }

@@ -76,7 +76,7 @@ pub fn of(world: &World, at: &LinkRef, declared: &DeclaredIdentity) -> Option<Tr
     let space = caches.space(&at.namespace);
     match space.access() {
         Access::Starting => None,
-        // No leaf can have been written, nor can one be read.
+        // Where leaves cannot be read, what the links' statuses tell has to do.
         Access::Denied(_) => Some(told),
         Access::Ready => {
             let domain = declared.object.data["spec"]["trustDomain"].as_str().unwrap_or_default();

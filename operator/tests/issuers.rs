@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use securelink_crds::LinkIdentity;
 use securelink_crds::conditions::Reason;
 use securelink_crds::load::{Object, judge};
-use securelink_operator::issue::{Asked, Hands, Issuer, issuer};
+use securelink_operator::issue::{Asked, Hands, Issuer, built_in};
 use securelink_operator::keys::{self, Kept, Parts};
 use securelink_operator::traces::Traces;
 use securelink_pki::testing::{Organization, now};
@@ -29,11 +29,11 @@ fn identity() -> LinkIdentity {
 
 fn look(secret: Option<&Secret>, traces: Traces, hands: Hands) -> Issuer {
     let asked = Asked { identity: &identity(), traces, place: "securelink-system/keys" };
-    issuer(asked, Kept::read(secret), hands, now())
+    built_in::issuer(asked, Kept::read(secret), hands, now())
 }
 
 fn secret(of: &Organization) -> Secret {
-    let parts = Parts { root: Some(&of.root), intermediate: Some(&of.intermediate) };
+    let parts = Parts { root: Some(&of.root), intermediate: Some(&of.intermediate), ..Parts::default() };
     keys::secret(&at(), "u-1", None, &parts)
 }
 

@@ -27,6 +27,22 @@ pub enum IssueError {
     /// The issuer has ended.
     #[error("the issuer expired at {0}; renew it first")]
     IssuerExpired(Timestamp),
+    /// A certificate of the issuer's chain has ended.
+    #[error("certificate {place} of the issuer's chain expired at {at}; renew it")]
+    Ended {
+        /// Which one, counted from the issuer's own.
+        place: usize,
+        /// When.
+        at: Timestamp,
+    },
+    /// A certificate of the issuer's chain holds later only.
+    #[error("certificate {place} of the issuer's chain is not valid before {at}; give one that is, or set the clock")]
+    NotYetValid {
+        /// Which one, counted from the issuer's own.
+        place: usize,
+        /// From when.
+        at: Timestamp,
+    },
     /// The key is not the certificate's.
     #[error("the private key does not belong to the first certificate; put the matching pair together")]
     KeyMismatch,
@@ -135,6 +151,11 @@ impl Root {
     pub fn validity(&self) -> Validity {
         self.validity
     }
+
+    /// When it is to be followed by another.
+    pub fn due(&self) -> Timestamp {
+        due(Role::Root, &self.validity, &self.certificate)
+    }
 }
 
 /// The online issuer: its key, its certificate and those above it, up to the root's. Ours or a user's own.
@@ -152,6 +173,35 @@ impl Intermediate {
     /// [`MAX_ISSUER_CHAIN`]. The root itself serves as issuer if it is the whole chain.
     pub fn from_pem(key: &str, chain: &str) -> Result<Self, IssueError> {
         Self::assemble(PrivateKey::from_pem(key)?, certificates_from_pem(chain, MAX_ISSUER_CHAIN)?)
+    }
+
+    /// From a user's PEM: the key, its certificate with those above it, and the root, which may end that chain already.
+    pub fn from_given(key: &str, chain: &str, root: &str) -> Result<Self, IssueError> {
+        let mut all = certificates_from_pem(chain, MAX_ISSUER_CHAIN)?;
+        let root = certificates_from_pem(root, 1)?.remove(0);
+        if all.last() != Some(&root) {
+            all.push(root);
+        }
+        if all.len() > MAX_ISSUER_CHAIN {
+            return Err(CertificateError::TooMany(MAX_ISSUER_CHAIN).into());
+        }
+        Self::assemble(PrivateKey::from_pem(key)?, all)
+    }
+
+    /// Whether peers would take leaves of it at `now`, by issuing one for `owner` that nobody gets. Says of which certificate
+    /// the dates are wrong, counted from its own.
+    pub fn check(&self, owner: &TrustDomain, now: Timestamp) -> Result<(), IssueError> {
+        for (place, der) in (1..).zip(&self.chain) {
+            let dates = Parsed::new(der)?.validity();
+            if dates.not_after <= now {
+                return Err(IssueError::Ended { place, at: dates.not_after });
+            }
+            if now < dates.not_before {
+                return Err(IssueError::NotYetValid { place, at: dates.not_before });
+            }
+        }
+        let nobody = SpiffeId::link(owner.clone(), owner.clone());
+        self.leaf_for(&nobody, &BTreeSet::new(), now).map(drop)
     }
 
     fn assemble(key: PrivateKey, chain: Vec<CertificateDer<'static>>) -> Result<Self, IssueError> {

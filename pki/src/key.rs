@@ -29,7 +29,7 @@ pub enum KeyError {
     TooLarge(usize),
     /// Not a key we can read.
     #[error(
-        "no readable private key: give one PEM block `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY`, unencrypted"
+        "no usable private key; give one PEM block `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY`, unencrypted, of P-256, P-384, Ed25519 or RSA with 2048 bits or more"
     )]
     Unreadable,
     /// Signing failed.

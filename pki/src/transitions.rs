@@ -5,7 +5,7 @@ use rustls_pki_types::CertificateDer;
 use securelink_id::Fingerprint;
 
 use crate::certificate::{
-    MAX_PRESENTED, MAX_PRESENTED_BYTES, Parsed, certificates_from_pem, certificates_to_pem, fingerprint_of,
+    MAX_PRESENTED, MAX_PRESENTED_BYTES, Parsed, certificates_from_pem, certificates_to_pem, fingerprint_of, validity_of,
 };
 use crate::issue::{IssueError, Root};
 use crate::verify::MAX_HOPS;
@@ -49,6 +49,18 @@ impl Transitions {
     /// How many roots were left behind.
     pub fn hops(&self) -> usize {
         self.0.len().saturating_sub(1)
+    }
+
+    /// The root they lead to; none before the first rotation.
+    pub fn leads_to(&self) -> Option<Fingerprint> {
+        self.0.last().and_then(|last| fingerprint_of(last).ok())
+    }
+
+    /// The roots left behind, oldest first, each with the end of what it says for the next: until then its pins work.
+    pub fn left_behind(&self) -> Vec<(Fingerprint, Timestamp)> {
+        let hops = self.0.iter().zip(self.0.iter().skip(1));
+        hops.filter_map(|(older, cross)| Some((fingerprint_of(older).ok()?, validity_of(cross).ok()?.not_after)))
+            .collect()
     }
 
     /// Adds the hop from `old`, the current root, to `new`. Beyond [`MAX_HOPS`] the oldest is forgotten: pins on it

@@ -305,3 +305,35 @@ fn every_refusal_has_its_own_reason_and_a_message() {
     assert_eq!(reasons.len(), refusals.len());
     assert!(refusals.iter().all(|refusal| refusal.to_string().len() > 30));
 }
+
+#[test]
+fn an_issuer_is_tried_before_it_is_used() {
+    let organization = Organization::new("europol.example");
+    let issuer = &organization.intermediate;
+    assert_eq!(issuer.check(&organization.domain, now()), Ok(()));
+    let ended = issuer.check(&organization.domain, issuer.end()).unwrap_err();
+    assert_eq!(ended, IssueError::Ended { place: 1, at: issuer.end() });
+    let begins = issuer.validity().not_before;
+    let early = issuer.check(&organization.domain, begins - hours(1)).unwrap_err();
+    assert_eq!(early, IssueError::NotYetValid { place: 1, at: begins });
+    assert!(matches!(issuer.check(&interpol(), now()), Err(IssueError::Refused(_))), "another's root");
+}
+
+#[test]
+fn a_given_issuer_may_have_any_key_that_peers_can_check() {
+    let domain: securelink_id::TrustDomain = "europol.example".parse().unwrap();
+    for algorithm in
+        [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519, &rcgen::PKCS_RSA_SHA256]
+    {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "somebody's own PKI");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(1));
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let root = params.self_signed(&key).unwrap().pem();
+        let issuer = Intermediate::from_given(&key.serialize_pem(), &root, &root).unwrap();
+        assert_eq!(issuer.chain().len(), 1, "the root is not named twice");
+        assert_eq!(issuer.check(&domain, now()), Ok(()), "{algorithm:?}");
+    }
+}

@@ -243,3 +243,12 @@ fn transitions_with_a_hop_cut_out_of_the_file_are_refused() {
 fn a_transition_from_a_root_that_is_not_the_current_one_is_refused() {
     assert!(transitions(2).append(&ROOTS[0], &ROOTS[3], now()).is_err());
 }
+
+#[test]
+fn transitions_tell_where_they_lead_and_what_they_left() {
+    assert_eq!((Transitions::none().leads_to(), Transitions::none().left_behind()), (None, vec![]));
+    let three = transitions(3);
+    assert_eq!(three.leads_to(), Some(ROOTS[3].fingerprint()));
+    let left: Vec<_> = three.left_behind().into_iter().map(|(root, _)| root).collect();
+    assert_eq!(left, ROOTS[..3].iter().map(Root::fingerprint).collect::<Vec<_>>());
+}

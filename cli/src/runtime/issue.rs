@@ -158,6 +158,7 @@ fn renew_intermediate(
         not_before: intermediate.validity().not_before,
         not_after: intermediate.end(),
         renew_at: intermediate.due(),
+        superseded: false,
     };
     let decision = decide(&described(stored.as_ref().map(facts), damage.as_ref()), &Wanted::intermediate(wanted), now);
     if let (Decision::Issue { reason }, Some(root)) = (decision, root) {
@@ -195,6 +196,7 @@ pub(crate) fn leaf(
         not_before: leaf.validity().not_before,
         not_after: leaf.validity().not_after,
         renew_at: leaf.due(),
+        superseded: false,
     };
     let wanted = Wanted::leaf(root, link);
     let described = described(stored.as_ref().map(facts), damage.as_ref());

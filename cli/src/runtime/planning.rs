@@ -227,5 +227,5 @@ pub(crate) fn root_decision(
     expected: Option<Fingerprint>,
     traces: bool,
 ) -> RootDecision {
-    root(&RootFacts { key, recorded, expected, traces })
+    root(&RootFacts { key, recorded, expected, traces, older: &[], next: None })
 }

@@ -37,6 +37,8 @@ pub struct Facts {
     pub not_after: Timestamp,
     /// When to renew it, by the law of lifetimes.
     pub renew_at: Timestamp,
+    /// Whether the issuer was replaced by a person since: who does that may have a reason that cannot wait.
+    pub superseded: bool,
 }
 
 /// What a certificate must be.
@@ -88,6 +90,8 @@ pub enum IssueReason {
     KeyMismatch,
     /// It does not chain to our current root.
     WrongRoot,
+    /// A person gave us another issuer.
+    IssuerReplaced,
     /// It names another organization or another partner.
     WrongIdentity,
     /// The annex names another host.
@@ -108,6 +112,7 @@ impl IssueReason {
             Self::Unreadable => "Unreadable",
             Self::KeyMismatch => "KeyMismatch",
             Self::WrongRoot => "WrongRoot",
+            Self::IssuerReplaced => "IssuerReplaced",
             Self::WrongIdentity => "WrongIdentity",
             Self::WrongDnsNames => "WrongDnsNames",
             Self::Expired => "Expired",
@@ -121,9 +126,10 @@ impl IssueReason {
 type Check = fn(&Facts, &Wanted, Timestamp) -> bool;
 
 /// In this order, so that the reason given is the first cause and not its consequence.
-const CHECKS: [(IssueReason, Check); 7] = [
+const CHECKS: [(IssueReason, Check); 8] = [
     (IssueReason::KeyMismatch, |facts, _, _| !facts.key_matches),
     (IssueReason::WrongRoot, |facts, wanted, _| facts.root != Some(wanted.root)),
+    (IssueReason::IssuerReplaced, |facts, _, _| facts.superseded),
     (IssueReason::WrongIdentity, |facts, wanted, _| facts.identity != wanted.identity),
     (IssueReason::WrongDnsNames, |facts, wanted, _| facts.dns_names != wanted.dns_names),
     (IssueReason::Expired, |facts, _, now| facts.not_after <= now),
@@ -162,7 +168,7 @@ pub enum RootKey {
 
 /// What is known of an identity's root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RootFacts {
+pub struct RootFacts<'a> {
     /// The stored key.
     pub key: RootKey,
     /// `status.fingerprint`: the root that was in use.
@@ -171,6 +177,10 @@ pub struct RootFacts {
     pub expected: Option<Fingerprint>,
     /// Something tells that there was a root, though not which: what cannot be read is never taken for nothing.
     pub traces: bool,
+    /// The roots from which a way leads to the stored one: what was recorded before it took over.
+    pub older: &'a [Fingerprint],
+    /// The root that was announced to follow the stored one.
+    pub next: Option<Fingerprint>,
 }
 
 /// What to do about an identity's root.
@@ -195,13 +205,18 @@ pub enum RootDecision {
 }
 
 /// What to do about an identity's root. A person's word (`expected`) counts before what was recorded.
-pub fn root(facts: &RootFacts) -> RootDecision {
+pub fn root(facts: &RootFacts<'_>) -> RootDecision {
     let wanted = facts.expected.or(facts.recorded);
-    match (facts.key, wanted) {
-        (RootKey::Absent, None) if !facts.traces => RootDecision::Mint,
-        (RootKey::Absent | RootKey::Unreadable, wanted) => RootDecision::RootMissing { wanted },
-        (RootKey::Present { fingerprint, .. }, Some(wanted)) if fingerprint == wanted => RootDecision::Use(fingerprint),
-        (RootKey::Present { fingerprint, made_for_this: true }, None) => RootDecision::Use(fingerprint),
-        (RootKey::Present { fingerprint, .. }, wanted) => RootDecision::RootConflict { found: fingerprint, wanted },
-    }
+    let RootKey::Present { fingerprint, made_for_this } = facts.key else {
+        let mint = facts.key == RootKey::Absent && wanted.is_none() && !facts.traces;
+        return if mint { RootDecision::Mint } else { RootDecision::RootMissing { wanted } };
+    };
+    let is_next = |root| facts.next == Some(root);
+    let fits = match (facts.expected, facts.recorded) {
+        (Some(expected), _) => expected == fingerprint || is_next(expected),
+        // Keys and record are written one after the other, and seen in any order.
+        (None, Some(recorded)) => recorded == fingerprint || is_next(recorded) || facts.older.contains(&recorded),
+        (None, None) => made_for_this,
+    };
+    if fits { RootDecision::Use(fingerprint) } else { RootDecision::RootConflict { found: fingerprint, wanted } }
 }

@@ -2,6 +2,8 @@
 //!
 //! The recorded fingerprint is what keeps a second root from being minted: nothing that failed may change it.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use securelink_crds::conditions::{self, Condition, ConditionType, NewCondition, Reason, Time};
 use securelink_crds::{LinkIdentity, LinkIdentityStatus, RootState, RootStatus};
@@ -31,6 +33,10 @@ pub struct Root {
 pub struct Roots {
     /// All that are known, in any order.
     pub known: Vec<Root>,
+    /// The earliest end above the leaves, where a person has to renew what ends.
+    pub ends: Option<Timestamp>,
+    /// When the next root is used by itself.
+    pub switch_at: Option<Timestamp>,
     /// Why nothing can be issued, and for a person what to do: `IssuerFailed`, `RootMissing` or `RootConflict`.
     pub failure: Option<(Reason, String)>,
 }
@@ -38,6 +44,10 @@ pub struct Roots {
 impl Roots {
     fn current(&self) -> Option<&Root> {
         self.known.iter().find(|root| root.state == RootState::Current)
+    }
+
+    fn next(&self) -> Option<&Root> {
+        self.known.iter().find(|root| root.state == RootState::Next)
     }
 
     /// Whether what was found is not what is recorded: the record stays.
@@ -55,7 +65,8 @@ struct Finding {
 }
 
 /// The status at `now`. Times of transition, and what conditions others set, are kept from `previous`; so are fingerprint and
-/// roots while a root is missing or is another one than recorded, and while none is known.
+/// roots while a root is missing or is another one than recorded, and while none is known. A root that was current stays listed
+/// until its end.
 pub fn identity_status(
     identity: &LinkIdentity,
     roots: &Roots,
@@ -65,7 +76,7 @@ pub fn identity_status(
     let generation = identity.metadata.generation;
     let found = roots.current().filter(|_| !roots.are_in_doubt());
     let (fingerprint, listed) = match found {
-        Some(root) => (Some(root.fingerprint.to_string()), list(&roots.known)),
+        Some(root) => (Some(root.fingerprint.to_string()), list(&roots.known, &previous.roots, now)),
         None => (previous.fingerprint.clone(), previous.roots.clone()),
     };
     let findings = findings(identity, roots, now);
@@ -127,27 +138,56 @@ fn certificate_ready(identity: &LinkIdentity, roots: &Roots, now: Timestamp) -> 
         (None, Some(root)) => {
             let domain = words::clean(&identity.spec.trust_domain, SENTENCE);
             let (pin, end) = (root.fingerprint, seconds(root.not_after));
-            (true, Reason::Issued, format!("certificates of {domain} are issued below {pin}, valid until {end}"))
+            let mut message = format!("certificates of {domain} are issued below {pin}, valid until {end}");
+            if let Some(ends) = roots.ends.filter(|ends| *ends < root.not_after) {
+                let _ = write!(message, "; the issuer's own certificate ends at {}, renew it in time", seconds(ends));
+            }
+            if let Some(next) = roots.next() {
+                let _ = write!(message, "; {}", follows(next.fingerprint, roots.switch_at));
+            }
+            (true, Reason::Issued, message)
         }
         (None, None) => (false, Reason::Issuing, "our root is being made or looked up; nothing to do, wait".to_owned()),
     }
+}
+
+/// What a person has to know of a root that was announced, and may do about it.
+pub fn follows(pin: Fingerprint, switch_at: Option<Timestamp>) -> String {
+    let by_itself = switch_at.map(|at| format!(", which happens by itself at {}", seconds(at))).unwrap_or_default();
+    format!(
+        "{pin} is to follow: partners that know only our root need it now, put `expectedFingerprint: {pin}` into spec to switch to it{by_itself}"
+    )
 }
 
 /// The line to commit, so that a restore from YAML alone can never mint another root.
 fn not_pinned(identity: &LinkIdentity, roots: &Roots) -> Option<Finding> {
     let root = roots.current().filter(|_| identity.spec.expected_fingerprint.is_none() && !roots.are_in_doubt())?;
     let kind = ConditionType::FingerprintNotPinned;
-    let message = format!(
-        "a restore from YAML alone could not tell our root from another; put `expectedFingerprint: {}` into spec",
-        root.fingerprint
-    );
+    let message = match roots.next() {
+        // The current one in this place would hold the next one back.
+        Some(next) => format!(
+            "a restore from YAML alone could not tell our root from another; put `expectedFingerprint: {}` into spec, which switches to that root",
+            next.fingerprint
+        ),
+        None => format!(
+            "a restore from YAML alone could not tell our root from another; put `expectedFingerprint: {}` into spec",
+            root.fingerprint
+        ),
+    };
     Some(Finding { kind, holds: true, reason: kind.as_str(), message })
 }
 
-/// As status lists them: newest first, which is the one that ends last.
-fn list(known: &[Root]) -> Vec<RootStatus> {
+/// As status lists them: newest first, which is the one that ends last, those that are no more in use after the others.
+fn list(known: &[Root], previous: &[RootStatus], now: Timestamp) -> Vec<RootStatus> {
     let mut roots = known.to_vec();
-    roots.sort_by_key(|root| (std::cmp::Reverse(root.not_after), root.fingerprint));
+    let left = previous.iter().filter(|root| root.state != RootState::Next).filter_map(|root| {
+        let fingerprint = root.fingerprint.parse().ok()?;
+        Some(Root { fingerprint, not_after: root.not_after.0, state: RootState::Retired })
+    });
+    roots.extend(left.filter(|root| known.iter().all(|it| it.fingerprint != root.fingerprint)));
+    roots.retain(|root| root.state != RootState::Retired || root.not_after > now);
+    let is_retired = |root: &Root| root.state == RootState::Retired;
+    roots.sort_by_key(|root| (is_retired(root), std::cmp::Reverse(root.not_after), root.fingerprint));
     roots.dedup_by_key(|root| root.fingerprint);
     let status = |root: Root| RootStatus {
         fingerprint: root.fingerprint.to_string(),

@@ -18,6 +18,7 @@ mod narrowing;
 mod obeyed;
 pub mod objects;
 pub mod relays;
+pub mod rotation;
 mod selection;
 mod service;
 mod snapshot;

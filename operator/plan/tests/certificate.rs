@@ -41,6 +41,7 @@ fn good() -> Facts {
         not_before: hours(-1),
         not_after: hours(72),
         renew_at: hours(24),
+        superseded: false,
     }
 }
 
@@ -49,9 +50,10 @@ type Spoil = fn(&mut Facts);
 
 #[test]
 fn each_check_has_its_reason_and_its_place() {
-    let rows: [(IssueReason, Spoil); 7] = [
+    let rows: [(IssueReason, Spoil); 8] = [
         (IssueReason::KeyMismatch, |facts| facts.key_matches = false),
         (IssueReason::WrongRoot, |facts| facts.root = Some(OTHER)),
+        (IssueReason::IssuerReplaced, |facts| facts.superseded = true),
         (IssueReason::WrongIdentity, |facts| facts.identity = Some(identity("eurojust.example"))),
         (IssueReason::WrongDnsNames, |facts| facts.dns_names = names("old.interpol.example")),
         (IssueReason::Expired, |facts| facts.not_after = now()),
@@ -130,10 +132,25 @@ fn a_root_is_minted_only_where_none_was_ever_known() {
         (present(ROOT, true), Some(OTHER), Some(ROOT), RootDecision::Use(ROOT)),
     ];
     for (key, recorded, expected, decision) in rows {
-        let facts = RootFacts { key, recorded, expected, traces: false };
+        let facts = RootFacts { key, recorded, expected, traces: false, older: &[], next: None };
         assert_eq!(root(&facts), decision, "{facts:?}");
         // A trace that names no root changes nothing but that none is minted.
         let decision = if decision == RootDecision::Mint { missing(None) } else { decision };
         assert_eq!(root(&RootFacts { traces: true, ..facts }), decision, "{facts:?}");
     }
+}
+
+/// While one root follows another, keys, record and a person's word may be of either.
+#[test]
+fn a_root_that_follows_another_or_is_followed_is_no_conflict() {
+    let present = |fingerprint| RootKey::Present { fingerprint, made_for_this: true };
+    let base = RootFacts { key: present(ROOT), recorded: None, expected: None, traces: true, older: &[], next: None };
+    let conflict = RootDecision::RootConflict { found: ROOT, wanted: Some(OTHER) };
+    let recorded = RootFacts { recorded: Some(OTHER), ..base };
+    assert_eq!(root(&recorded), conflict);
+    assert_eq!(root(&RootFacts { older: &[OTHER], ..recorded }), RootDecision::Use(ROOT), "the keys are ahead");
+    assert_eq!(root(&RootFacts { next: Some(OTHER), ..recorded }), RootDecision::Use(ROOT), "the record is ahead");
+    let expected = RootFacts { expected: Some(OTHER), ..base };
+    assert_eq!(root(&RootFacts { next: Some(OTHER), ..expected }), RootDecision::Use(ROOT), "to be switched to");
+    assert_eq!(root(&RootFacts { older: &[OTHER], ..expected }), conflict, "a person's word against the one in use");
 }

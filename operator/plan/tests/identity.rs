@@ -38,8 +38,12 @@ fn root(byte: u8, state: RootState, not_after: Timestamp) -> Root {
     Root { fingerprint: pin(byte), not_after, state }
 }
 
+fn known(known: Vec<Root>) -> Roots {
+    Roots { known, ..Roots::default() }
+}
+
 fn one() -> Roots {
-    Roots { known: vec![root(1, RootState::Current, years(10))], failure: None }
+    known(vec![root(1, RootState::Current, years(10))])
 }
 
 fn failed(reason: Reason, roots: Roots) -> Roots {
@@ -81,7 +85,7 @@ fn an_identity_that_can_issue_says_its_pin_and_the_line_to_commit() {
 
 #[test]
 fn what_keeps_from_issuing_is_said_and_stalls_where_a_person_must_act() {
-    let expired = Roots { known: vec![root(1, RootState::Current, now())], failure: None };
+    let expired = known(vec![root(1, RootState::Current, now())]);
     for (roots, reason, progress) in [
         (failed(Reason::IssuerFailed, one()), "IssuerFailed", None),
         (failed(Reason::RootMissing, Roots::default()), "RootMissing", Some("Stalled")),
@@ -103,7 +107,7 @@ fn what_keeps_from_issuing_is_said_and_stalls_where_a_person_must_act() {
 #[test]
 fn f76_a_root_that_is_gone_or_another_one_changes_no_record() {
     let recorded = told(&identity(None), &one());
-    let other = Roots { known: vec![root(2, RootState::Current, years(9))], failure: None };
+    let other = known(vec![root(2, RootState::Current, years(9))]);
     for roots in [
         failed(Reason::RootMissing, Roots::default()),
         failed(Reason::RootConflict, other.clone()),
@@ -121,13 +125,14 @@ fn f76_a_root_that_is_gone_or_another_one_changes_no_record() {
 #[test]
 fn roots_are_listed_newest_first_in_whatever_order_they_were_found_and_are_bounded() {
     let mut known: Vec<Root> = (0..40).map(|n| root(n, RootState::Retired, years(i64::from(n)))).collect();
+    assert!(known[0].not_after > now(), "it has not ended");
     known.push(root(50, RootState::Current, years(50)));
     known.push(root(51, RootState::Next, years(51)));
-    let status = told(&identity(None), &Roots { known: known.clone(), failure: None });
+    let status = told(&identity(None), &Roots { known: known.clone(), ..Roots::default() });
     assert_eq!(status.roots.len(), 32);
     assert_eq!((status.roots[0].state, status.roots[1].state), (RootState::Next, RootState::Current));
     known.reverse();
-    let again = told(&identity(None), &Roots { known, failure: None });
+    let again = told(&identity(None), &Roots { known, ..Roots::default() });
     assert_eq!(again, status);
 }
 
@@ -136,4 +141,45 @@ fn the_next_look_is_when_the_root_ends() {
     assert_eq!(identity_deadline(&one(), now()), Some(years(10)));
     assert_eq!(identity_deadline(&one(), years(10)), None);
     assert_eq!(identity_deadline(&Roots::default(), now()), None);
+}
+
+#[test]
+fn a_root_that_is_to_follow_is_told_with_what_to_do_about_it() {
+    let both = vec![root(1, RootState::Current, years(1)), root(2, RootState::Next, years(10))];
+    let at = now() + SignedDuration::from_hours(24);
+    let roots = Roots { switch_at: Some(at), ..known(both.clone()) };
+    let status = told(&identity(None), &roots);
+    let message = |status: &LinkIdentityStatus, kind| find(&status.conditions, kind).unwrap().message.clone();
+    let ready = message(&status, ConditionType::CertificateReady);
+    let line = format!("`expectedFingerprint: {}`", pin(2));
+    assert!(ready.contains(&line) && ready.contains(&format!("by itself at {at}")), "{ready}");
+    let line_to_commit = message(&status, ConditionType::FingerprintNotPinned);
+    assert!(line_to_commit.contains(&line), "the current one there would hold the next one back: {line_to_commit}");
+    assert_eq!(status.fingerprint, Some(pin(1).to_string()), "partners pin what signs");
+    // Held by a person.
+    let held = message(&told(&identity(Some(pin(1))), &known(both)), ConditionType::CertificateReady);
+    assert!(held.contains(&line) && !held.contains("by itself"), "{held}");
+}
+
+#[test]
+fn a_root_that_was_current_stays_listed_until_its_end() {
+    let before = told(&identity(None), &known(vec![root(1, RootState::Current, years(1))]));
+    let after = known(vec![root(2, RootState::Current, years(10))]);
+    let status = identity_status(&identity(Some(pin(2))), &after, &before, now());
+    let shown: Vec<_> = status.roots.iter().map(|root| (root.fingerprint.parse().unwrap(), root.state)).collect();
+    assert_eq!(shown, [(pin(2), RootState::Current), (pin(1), RootState::Retired)]);
+    let later = identity_status(&identity(Some(pin(2))), &after, &status, years(2));
+    assert_eq!(later.roots.len(), 1);
+    // What was only announced was nobody's.
+    let withdrawn = vec![root(1, RootState::Current, years(1)), root(3, RootState::Next, years(9))];
+    let status = identity_status(&identity(None), &one(), &told(&identity(None), &known(withdrawn)), now());
+    assert_eq!(status.roots.len(), 1);
+}
+
+#[test]
+fn an_issuer_that_ends_before_its_root_is_told_of() {
+    let ends = now() + SignedDuration::from_hours(1);
+    let status = told(&identity(Some(pin(1))), &Roots { ends: Some(ends), ..one() });
+    let message = &find(&status.conditions, ConditionType::CertificateReady).unwrap().message;
+    assert!(message.contains(&format!("ends at {ends}, renew it in time")), "{message}");
 }

@@ -363,6 +363,7 @@ proptest! {
     #[test]
     fn a_certificate_is_kept_only_while_it_is_right_and_not_due(
         key_matches in any::<bool>(),
+        superseded in any::<bool>(),
         roots in (prop::option::of(root()), root()),
         dates in (instant(), instant(), instant()),
         now in instant(),
@@ -377,8 +378,9 @@ proptest! {
             not_before: dates.0,
             not_after: dates.1,
             renew_at: dates.2,
+            superseded,
         };
-        let right = key_matches && roots.0 == Some(roots.1);
+        let right = key_matches && !superseded && roots.0 == Some(roots.1);
         let fresh = dates.0 <= now && now < dates.1 && now < dates.2;
         match decide(&Stored::Present(facts), &wanted, now) {
             Decision::Keep { until } => {

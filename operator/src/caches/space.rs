@@ -11,7 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt as _};
-use securelink_crds::keys::{LINK, MANAGED_BY, MANAGER};
+use securelink_crds::keys::{ISSUER_OF, LINK, MANAGED_BY, MANAGER};
 use securelink_relay_config::LinkRef;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -123,6 +123,35 @@ impl Target {
     }
 
     /// Whether its Services are known.
+    pub fn access(&self) -> Access {
+        self.access.borrow().clone()
+    }
+}
+
+/// The Secrets of a namespace whose owners let identities sign with them. Dropped, its watch ends.
+pub struct Issuers {
+    /// Those that name an identity; of others nothing is read.
+    pub secrets: Store<Secret>,
+    access: watch::Receiver<Access>,
+    _end: DropGuard,
+}
+
+impl Issuers {
+    pub(super) fn start(watching: &Watching, namespace: &str) -> Self {
+        let gate = Gate::new(watching, namespace);
+        let api = Api::namespaced(gate.watching.client(), namespace);
+        let config = watcher::Config::default().labels(ISSUER_OF);
+        let here = namespace.to_owned();
+        let secrets = gate.watching.typed(api, config, Some(gate.rights()), move |secret: &Secret| {
+            let name = secret.labels().get(ISSUER_OF).cloned().unwrap_or_default();
+            Change::Identity(LinkRef { namespace: here.clone(), name })
+        });
+        let issuers = Self { secrets, access: gate.access.subscribe(), _end: gate.stop.clone().drop_guard() };
+        gate.open_after([seen(&issuers.secrets)]);
+        issuers
+    }
+
+    /// Whether they are known.
     pub fn access(&self) -> Access {
         self.access.borrow().clone()
     }

@@ -1,13 +1,14 @@
 //! By what the relays of a link are spoken to: from their configuration, else from what is kept, else from what is declared.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use securelink_crds::SecureLinkStatus;
+use securelink_crds::{RootState, SecureLinkStatus};
 use securelink_id::Fingerprint;
 use securelink_pki::PeerTrust;
 use securelink_plan::Declared;
 use securelink_relay_config::{LinkRef, Snapshot};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::caches::{Caches, DeclaredIdentity, DeclaredLink};
 use crate::relays::Basis;
@@ -53,13 +54,22 @@ struct Sources {
 struct Identity {
     trust_domain: Option<String>,
     fingerprint: Option<String>,
+    /// Roots that were followed by another: a relay that was out of reach meanwhile has a leaf of an old one.
+    retired: Vec<String>,
 }
 
 impl Identity {
     fn of(identity: &DeclaredIdentity) -> Self {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let data = &identity.object.data;
-        Self { trust_domain: text(&data["spec"]["trustDomain"]), fingerprint: text(&data["status"]["fingerprint"]) }
+        let (spec, status) = (&data["spec"], &data["status"]);
+        let roots = status["roots"].as_array().into_iter().flatten();
+        let retired = roots.filter(|root| root["state"] == json!(RootState::Retired));
+        Self {
+            trust_domain: text(&spec["trustDomain"]),
+            fingerprint: text(&status["fingerprint"]),
+            retired: retired.filter_map(|root| text(&root["fingerprint"])).collect(),
+        }
     }
 }
 
@@ -76,8 +86,10 @@ fn combine(uid: String, sources: &Sources, running: Option<&Snapshot>, kept: Opt
         }
     };
     let told = [&sources.identity.fingerprint, &sources.status.fingerprint];
-    let mut pins: Vec<Fingerprint> = told.into_iter().flatten().filter_map(|text| text.parse().ok()).collect();
-    pins.dedup();
+    let told = told.into_iter().flatten().chain(&sources.identity.retired);
+    let mut seen = BTreeSet::new();
+    let mut pins: Vec<Fingerprint> =
+        told.filter(|pin| seen.insert(*pin)).filter_map(|text| text.parse().ok()).collect();
     if let (true, Some(kept)) = (pins.is_empty(), kept) {
         pins.clone_from(&kept.trust.pins);
     }
@@ -88,8 +100,6 @@ fn combine(uid: String, sources: &Sources, running: Option<&Snapshot>, kept: Opt
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const ROOT: &str = "sha256:4be0a1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7d8e";
@@ -98,7 +108,7 @@ mod tests {
         let text = |text: Option<&str>| text.map(str::to_owned);
         Sources {
             spec: json!({"peer": {"trustDomain": "europol.example"}}),
-            identity: Identity { trust_domain: text(own), fingerprint: text(fingerprint) },
+            identity: Identity { trust_domain: text(own), fingerprint: text(fingerprint), retired: Vec::new() },
             status: SecureLinkStatus::default(),
         }
     }
@@ -110,6 +120,16 @@ mod tests {
         assert_eq!((basis.trust.pins, basis.running), (vec![ROOT.parse().unwrap()], None));
         assert_eq!(combine("1".to_owned(), &sources(None, Some(ROOT)), None, None), None);
         assert_eq!(combine("1".to_owned(), &sources(Some("interpol.example"), None), None, None), None);
+    }
+
+    #[test]
+    fn a_relay_with_a_leaf_of_a_root_that_was_followed_by_another_is_still_one_of_ours() {
+        let old = ROOT.replace("4be0", "5be0");
+        let mut sources = sources(Some("interpol.example"), Some(ROOT));
+        sources.identity.retired = vec![old.clone(), ROOT.to_owned()];
+        sources.status.fingerprint = Some(old.clone());
+        let basis = combine("1".to_owned(), &sources, None, None).unwrap();
+        assert_eq!(basis.trust.pins, [ROOT.parse().unwrap(), old.parse().unwrap()]);
     }
 
     #[test]
