@@ -7,9 +7,10 @@ use securelink_id::Fingerprint;
 use securelink_pki::{Intermediate, Leaf, Root, Transitions};
 
 use super::planning::{
-    Certificate, Decision, Facts, LeafInUse, RootDecision, RootKey, Stored, ValidatedLink, Wanted, decide, failure,
-    root_decision,
+    Certificate, Decision, Facts, LeafInUse, RootDecision, RootFacts, RootKey, Stored, ValidatedLink, Wanted, decide,
+    failure, root,
 };
+use super::rotate::rotate;
 use crate::state::{IdentityDir, LinkDir, StateError};
 
 /// Why an identity cannot issue, in one word and for a person.
@@ -26,8 +27,16 @@ pub(crate) struct Issuer {
     pub(crate) transitions: Transitions,
     /// What is wrong with the identity.
     pub(crate) failure: Option<Failure>,
-    /// When the intermediate is due.
+    /// What a person should know.
+    pub(crate) note: Option<String>,
+    /// When there is something to do.
     pub(crate) due: Option<Timestamp>,
+}
+
+impl Issuer {
+    pub(super) fn wake(&mut self, at: Option<Timestamp>) {
+        self.due = [self.due, at].into_iter().flatten().min();
+    }
 }
 
 /// Makes an identity ready: mints its first root, renews its intermediate. `declared` is absent while the object cannot
@@ -39,8 +48,14 @@ pub(crate) fn prepare(
     by_leaves: Option<Fingerprint>,
     now: Timestamp,
 ) -> Issuer {
-    let mut issuer =
-        Issuer { root: by_leaves, intermediate: None, transitions: Transitions::none(), failure: None, due: None };
+    let mut issuer = Issuer {
+        root: by_leaves,
+        intermediate: None,
+        transitions: Transitions::none(),
+        failure: None,
+        note: None,
+        due: None,
+    };
     if let Err(error) = fill(&mut issuer, folder, declared, now) {
         issuer.failure = Some(failure(Reason::IssuerFailed, error.to_string()));
     }
@@ -53,6 +68,7 @@ fn fill(
     declared: Option<&LinkIdentity>,
     now: Timestamp,
 ) -> Result<(), StateError> {
+    folder.finish_switch()?;
     let record = folder.record()?;
     issuer.root = record.as_ref().map(|record| record.fingerprint).or(issuer.root);
     if let Some(identity) = declared
@@ -62,19 +78,28 @@ fn fill(
         return Ok(());
     }
     issuer.transitions = folder.transitions()?;
-    let expected = declared.and_then(|identity| identity.spec.expected_fingerprint.as_ref()?.parse().ok());
     let (stored, mut damage) = found(folder.root())?;
     if stored.is_none() && issuer.root.is_none() {
         // What was signed tells of the root that signed it.
         issuer.root = found(folder.intermediate())?.0.map(|left| left.root());
     }
-    let key = match &stored {
-        Some(root) => RootKey::Present { fingerprint: root.fingerprint(), made_for_this: true },
-        None if damage.is_some() => RootKey::Unreadable,
-        None => RootKey::Absent,
-    };
-    let root = match (root_decision(key, issuer.root, expected, folder.is_begun()?), declared) {
-        (RootDecision::Use(_), _) => stored,
+    let decision = root(&RootFacts {
+        key: match &stored {
+            Some(root) => RootKey::Present { fingerprint: root.fingerprint(), made_for_this: true },
+            None if damage.is_some() => RootKey::Unreadable,
+            None => RootKey::Absent,
+        },
+        recorded: issuer.root,
+        expected: declared.and_then(|identity| identity.spec.expected_fingerprint.as_ref()?.parse().ok()),
+        traces: folder.is_begun()?,
+        older: &[],
+        next: found(folder.next())?.0.map(|next| next.fingerprint()),
+    });
+    let root = match (decision, declared) {
+        (RootDecision::Use(_), Some(identity)) => {
+            stored.map(|current| rotate(issuer, folder, identity, current, now)).transpose()?
+        }
+        (RootDecision::Use(_), None) => stored,
         (RootDecision::Mint, Some(identity)) => match mint(folder, identity, now) {
             Ok(root) => Some(root),
             Err(why) => {
@@ -173,7 +198,7 @@ fn renew_intermediate(
     }
     // One that is due and cannot be renewed goes on to its end, if it is of our root.
     let usable = stored.filter(|held| held.root() == wanted && now < held.end() && held.validity().contains(now));
-    issuer.due = usable.as_ref().map(Intermediate::due);
+    issuer.wake(usable.as_ref().map(Intermediate::due));
     issuer.intermediate = usable;
     Ok(())
 }
@@ -236,7 +261,7 @@ fn described(facts: Option<Facts>, damage: Option<&StateError>) -> Stored {
 }
 
 /// Parts what is damaged, which the decision judges, from what cannot be read or must not be used.
-fn found<T>(read: Result<Option<T>, StateError>) -> Result<(Option<T>, Option<StateError>), StateError> {
+pub(super) fn found<T>(read: Result<Option<T>, StateError>) -> Result<(Option<T>, Option<StateError>), StateError> {
     match read {
         Ok(found) => Ok((found, None)),
         Err(error) if error.is_damage() => Ok((None, Some(error))),
@@ -248,6 +273,7 @@ fn found<T>(read: Result<Option<T>, StateError>) -> Result<(Option<T>, Option<St
 mod tests {
     use std::fs;
 
+    use securelink_crds::keys::REPLACE_ROOT;
     use securelink_crds::load::{Object, judge};
     use serde_json::json;
 
@@ -284,6 +310,89 @@ mod tests {
             assert!(!folder.path().join("root.key").exists(), "{left:?}");
             assert_eq!(found.root, made.root.filter(|_| left.len() == 2), "{left:?}");
             assert_eq!(found.intermediate.is_some(), left.len() == 2, "what is left signs on");
+        }
+    }
+
+    fn write_key(path: &std::path::Path, bytes: &[u8]) {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::write(path, bytes).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn fresh() -> (tempfile::TempDir, IdentityDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("state"), true).unwrap();
+        let folder = state.identity("liaison", "default").unwrap();
+        (dir, folder)
+    }
+
+    /// A root, and another that was announced at a person's word.
+    fn announced(folder: &IdentityDir, now: Timestamp) -> (LinkIdentity, [Fingerprint; 2]) {
+        let mut identity = identity();
+        let old = prepare(folder, Some(&identity), None, now).root.unwrap();
+        identity.metadata.annotations = Some([(REPLACE_ROOT.to_owned(), old.to_string())].into());
+        let announcing = prepare(folder, Some(&identity), None, now);
+        let next = folder.next().unwrap().unwrap().fingerprint();
+        assert_eq!((announcing.root, announcing.failure), (Some(old), None));
+        let line = format!("put `expectedFingerprint: {next}` into spec");
+        assert!(announcing.note.unwrap().contains(&line));
+        (identity, [old, next])
+    }
+
+    #[test]
+    fn a_root_takes_over_from_another_at_a_persons_word_and_the_old_pin_leads_to_it() {
+        let now = Timestamp::now();
+        let (_dir, folder) = fresh();
+        let (mut identity, [old, next]) = announced(&folder, now);
+        identity.spec.expected_fingerprint = Some(next.to_string());
+        let switched = prepare(&folder, Some(&identity), None, now);
+        assert_eq!((switched.root, switched.failure, switched.note), (Some(next), None, None));
+        assert_eq!(switched.intermediate.unwrap().root(), next);
+        assert_eq!(switched.transitions.leads_to(), Some(next));
+        assert_eq!(switched.transitions.left_behind()[0].0, old);
+        assert_eq!(folder.record().unwrap().unwrap().fingerprint, next);
+        assert!(folder.next().unwrap().is_none());
+        let again = prepare(&folder, Some(&identity), None, now);
+        assert_eq!((again.root, again.transitions), (Some(next), switched.transitions), "once");
+    }
+
+    #[test]
+    fn an_announced_root_takes_over_by_itself_after_a_month_unless_the_object_cannot_be_read() {
+        let now = Timestamp::now();
+        let (_dir, folder) = fresh();
+        let (identity, [old, next]) = announced(&folder, now);
+        let at = prepare(&folder, Some(&identity), None, now).due.unwrap();
+        assert!(at > now);
+        let later = now + jiff::SignedDuration::from_hours(24 * 31);
+        assert_eq!(prepare(&folder, None, None, later).root, Some(old));
+        assert_eq!(prepare(&folder, Some(&identity), None, later).root, Some(next));
+    }
+
+    /// The switch is several files; a crash may come after any of them.
+    #[test]
+    fn a_switch_that_a_crash_interrupted_is_ended_by_the_next_look() {
+        let now = Timestamp::now();
+        let (_dir, folder) = fresh();
+        let (mut identity, [old, next]) = announced(&folder, now);
+        let file = |name: &str| folder.path().join(name);
+        let names = ["transitions.pem", "root.key", "root.pem", "status.json", "next.pem", "next.key"];
+        let before = names.map(|name| fs::read(file(name)).ok());
+        identity.spec.expected_fingerprint = Some(next.to_string());
+        prepare(&folder, Some(&identity), None, now);
+        let after = names.map(|name| fs::read(file(name)).ok());
+        let put = |name: &str, bytes: &Option<Vec<u8>>| match bytes {
+            Some(bytes) => write_key(&file(name), bytes),
+            None => drop(fs::remove_file(file(name))),
+        };
+        for done in 0..=names.len() {
+            for (place, name) in names.iter().enumerate() {
+                put(name, if place < done { &after[place] } else { &before[place] });
+            }
+            let found = prepare(&folder, Some(&identity), None, now);
+            assert_eq!((found.root, found.failure), (Some(next), None), "after {done} files");
+            assert_eq!(found.transitions.left_behind()[0].0, old);
+            assert_eq!(found.intermediate.unwrap().root(), next);
+            assert!(folder.next().unwrap().is_none());
         }
     }
 }

@@ -14,6 +14,7 @@ mod issue;
 pub(crate) mod planning;
 mod reconcile;
 mod report;
+mod rotate;
 mod shared;
 mod store;
 pub(crate) mod watching;

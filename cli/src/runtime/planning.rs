@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use securelink_crds::SecureLinkStatus;
 use securelink_crds::conditions::Reason;
 use securelink_crds::load::Problem;
-use securelink_id::Fingerprint;
 pub(crate) use securelink_plan::certificate::{
     Decision, Facts, RootDecision, RootFacts, RootKey, Stored, Wanted, decide, root,
 };
+pub(crate) use securelink_plan::identity::follows;
+pub(crate) use securelink_plan::rotation::{Announced, Rotation, RotationFacts, rotation, switch_at};
 pub(crate) use securelink_plan::{
     Accepted, AcceptedError, Certificate, CutOrder, Declared, LeafInUse, ValidatedLink, Verdict, validate,
 };
@@ -218,14 +219,4 @@ pub(crate) fn next_deadline(verdict: &Verdict, seen: Seen<'_>, now: Timestamp) -
 /// A failure of the certificate, for the status.
 pub(crate) fn failure(reason: Reason, message: impl Into<String>) -> (Reason, String) {
     (reason, message.into())
-}
-
-/// What to do about an identity's root, from plain facts.
-pub(crate) fn root_decision(
-    key: RootKey,
-    recorded: Option<Fingerprint>,
-    expected: Option<Fingerprint>,
-    traces: bool,
-) -> RootDecision {
-    root(&RootFacts { key, recorded, expected, traces, older: &[], next: None })
 }

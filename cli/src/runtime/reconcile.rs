@@ -213,6 +213,7 @@ impl Pass<'_> {
             if let Some((_, message)) = &issuer.failure {
                 self.report.refused.push(LinkProblem { about: format!("LinkIdentity {at}"), message: message.clone() });
             }
+            self.report.notes.extend(issuer.note.iter().map(|note| format!("LinkIdentity {at}: {note}")));
             self.wake_at(issuer.due);
             self.issuers.insert(at.clone(), issuer);
         }

@@ -60,6 +60,13 @@ impl IdentityDir {
         found.map(Some).map_err(|error| StateError::damaged(&self.path.join("intermediate.pem"), &error))
     }
 
+    /// The root that was announced to follow.
+    pub fn next(&self) -> Result<Option<Root>, StateError> {
+        let Some((key, pem)) = self.pair("next")? else { return Ok(None) };
+        let found = Root::from_pem(&key, &pem);
+        found.map(Some).map_err(|error| StateError::damaged(&self.path.join("next.pem"), &error))
+    }
+
     /// The way from older roots.
     pub fn transitions(&self) -> Result<Transitions, StateError> {
         let path = self.path.join("transitions.pem");
@@ -91,6 +98,38 @@ impl IdentityDir {
     pub fn save_intermediate(&self, intermediate: &Intermediate) -> Result<(), StateError> {
         files::write(&self.path.join("intermediate.key"), intermediate.key().to_pem().as_bytes())?;
         files::write(&self.path.join("intermediate.pem"), intermediate.chain_pem().as_bytes())
+    }
+
+    /// Keeps a root to announce.
+    pub fn save_next(&self, next: &Root) -> Result<(), StateError> {
+        files::write(&self.path.join("next.key"), next.key().to_pem().as_bytes())?;
+        files::write(&self.path.join("next.pem"), next.certificate_pem().as_bytes())
+    }
+
+    /// Lets the announced root take over. `transitions` lead to it: once they are written, the rest follows, also after a
+    /// crash ([`IdentityDir::finish_switch`]). The old root's key is of no use any more but to a thief.
+    pub fn switch(&self, transitions: &Transitions, next: &Root) -> Result<(), StateError> {
+        files::write(&self.path.join("transitions.pem"), transitions.to_pem().as_bytes())?;
+        self.take_over(next)
+    }
+
+    /// Ends a switch that was interrupted.
+    pub fn finish_switch(&self) -> Result<(), StateError> {
+        match (self.next(), self.transitions()) {
+            (Ok(Some(next)), Ok(way)) if way.leads_to() == Some(next.fingerprint()) => self.take_over(&next),
+            // What is damaged is the affair of whoever reads it next.
+            _ => Ok(()),
+        }
+    }
+
+    fn take_over(&self, next: &Root) -> Result<(), StateError> {
+        files::write(&self.path.join("root.key"), next.key().to_pem().as_bytes())?;
+        files::write(&self.path.join("root.pem"), next.certificate_pem().as_bytes())?;
+        let record = IdentityRecord { trust_domain: next.trust_domain().clone(), fingerprint: next.fingerprint() };
+        files::write_json(&self.path.join("status.json"), &record)?;
+        // A certificate that stayed would not fit the key of the next announcement.
+        files::remove(&self.path.join("next.pem"))?;
+        files::remove(&self.path.join("next.key")).map(drop)
     }
 
     fn pair(&self, stem: &str) -> Result<Option<(zeroize::Zeroizing<String>, String)>, StateError> {
