@@ -129,5 +129,5 @@ pub fn who_edits_workloads_cuts_nobody(tools: &Tools) {
             if name(role) == "securelink-view" { &["rbac.authorization.k8s.io/aggregate-to-view"] } else { &[] };
         assert_eq!(into, wanted, "{}", name(role));
     }
-    assert_eq!(people.len(), 3);
+    assert_eq!(people.len(), 4);
 }
