@@ -276,7 +276,8 @@ fn a_grant_is_one_role_binding_to_the_operator_where_it_is() {
         asked[0].query.contains("app.kubernetes.io%2Fname%3Dsecurelink%2Capp.kubernetes.io%2Fcomponent%3Doperator")
     );
     let made = asked.iter().find(|asked| asked.line == format!("POST {BINDINGS}")).unwrap();
-    assert_eq!(made.body["metadata"]["name"], "securelink-link");
+    // Not the name of the chart's own binding, which Helm would not take over.
+    assert_eq!(made.body["metadata"]["name"], "securelink-link-granted");
     let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "securelink-link" });
     assert_eq!(made.body["roleRef"], role);
     let operator = json!([{ "kind": "ServiceAccount", "name": "securelink-operator", "namespace": "links-system" }]);
@@ -286,7 +287,7 @@ fn a_grant_is_one_role_binding_to_the_operator_where_it_is() {
     let last = server.asked().pop().unwrap();
     assert_eq!(
         (last.body["metadata"]["name"].as_str(), last.query.as_str()),
-        (Some("securelink-export"), "&dryRun=All")
+        (Some("securelink-export-granted"), "&dryRun=All")
     );
 }
 
@@ -294,7 +295,11 @@ fn a_grant_is_one_role_binding_to_the_operator_where_it_is() {
 fn a_grant_as_yaml_changes_nothing() {
     let server = ApiServer::start(granting);
     let ran = server.kubectl(&["grant", "liaison", "-o", "yaml"]).expect(0);
-    assert!(ran.out.contains("kind: RoleBinding\n") && ran.out.contains("name: securelink-link\n"), "{}", ran.out);
+    assert!(
+        ran.out.contains("kind: RoleBinding\n") && ran.out.contains("name: securelink-link-granted\n"),
+        "{}",
+        ran.out
+    );
     assert_eq!(server.lines(), ["GET /apis/apps/v1/deployments"]);
 }
 
@@ -302,7 +307,7 @@ fn a_grant_as_yaml_changes_nothing() {
 fn a_second_grant_says_so_and_a_binding_without_the_operator_gets_it() {
     let standing = |subjects: Value| {
         json!({
-            "metadata": { "name": "securelink-link", "namespace": "liaison", "resourceVersion": "3" },
+            "metadata": { "name": "securelink-link-granted", "namespace": "liaison", "resourceVersion": "3" },
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "securelink-link" },
             "subjects": subjects,
         })

@@ -184,9 +184,7 @@ fn remedy(asked: &Asked) -> String {
         ("delete", "linkcuts") => "securelink-resume",
         (_, "linkcuts") => "securelink-cut",
         ("get" | "list" | "watch", "securelinks" | "linkidentities") => "securelink-view",
-        (verb, resource @ "securelinks") => {
-            return format!("ask for a role that may {verb} {resource}; the chart's own roles may not");
-        }
+        (_, "securelinks" | "linkidentities") => "securelink-edit",
         _ => return "ask an administrator of the cluster to run this command".to_owned(),
     };
     let bind = match &asked.namespace {

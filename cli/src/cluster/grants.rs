@@ -18,7 +18,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub struct Grant {
     /// The namespace.
     pub namespace: String,
-    /// The chart's role, which is the binding's name too.
+    /// The chart's role.
     pub role: &'static str,
     /// The operator's own namespace.
     pub operator: String,
@@ -36,6 +36,12 @@ pub enum Bound {
 }
 
 impl Grant {
+    /// The binding's name. The chart has bindings of its own, by the role's name, and Helm takes over none that it did not
+    /// make: a namespace may be granted both ways, and each is taken back as it was given.
+    fn name(&self) -> String {
+        format!("{}-granted", self.role)
+    }
+
     fn subject(&self) -> Subject {
         Subject {
             kind: "ServiceAccount".to_owned(),
@@ -50,7 +56,7 @@ impl Grant {
         let labels = [(NAME, PRODUCT), ("app.kubernetes.io/part-of", PRODUCT), (MANAGED_BY, "kubectl-securelink")];
         RoleBinding {
             metadata: ObjectMeta {
-                name: Some(self.role.to_owned()),
+                name: Some(self.name()),
                 namespace: Some(self.namespace.clone()),
                 labels: Some(labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()),
                 ..ObjectMeta::default()
@@ -83,7 +89,7 @@ impl Cluster {
         if self.create(&grant.namespace, &wanted, dry_run).await?.is_some() {
             return Ok(Bound::Made);
         }
-        let (namespace, name) = (&grant.namespace, grant.role);
+        let (namespace, name) = (&grant.namespace, &grant.name());
         let changing = || ClusterError::InTheWay(format!("RoleBinding {name} in {namespace} is changing; ask again"));
         let mut standing = self.get::<RoleBinding>(namespace, name).await?.ok_or_else(changing)?;
         if standing.role_ref != wanted.role_ref {

@@ -18,8 +18,8 @@ const EXPORT: &str = "securelink-export";
 /// Let the operator keep links in a namespace of a cluster
 ///
 /// Makes one RoleBinding there, to a ClusterRole of the chart. The operator may then read Secrets and make workloads in that
-/// namespace; with --exports only read its Services. A namespace in the chart's values needs no grant, and one that was granted
-/// here must not be put there: Helm does not take over what it did not make.
+/// namespace; with --exports only read its Services. A namespace in the chart's values needs no grant; where both are, each is
+/// taken back by itself: the RoleBinding that is made here is called after the role, with -granted behind it.
 #[derive(Debug, Args)]
 #[command(after_help = teach!(
     "  Links may be in this namespace:
