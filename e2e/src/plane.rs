@@ -26,6 +26,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Patch, PatchParams};
 use kube::config::AuthInfo;
 use kube::{Api, Client, Config, ResourceExt};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Namespace};
@@ -132,11 +133,17 @@ impl Plane {
         &self.tools.helm
     }
 
-    /// Stops the API server, as a restart or a failed node does; connections break.
-    pub fn stop_api_server(&self) {
-        if let Ok(mut processes) = self.processes.lock() {
-            processes.retain(|process| process.name() != API_SERVER);
+    /// Stops the API server, as a failed node does; connections break. Returns when it is gone.
+    pub async fn stop_api_server(&self) -> Result<()> {
+        let stopped: Vec<Process> = match self.processes.lock() {
+            Ok(mut processes) => processes.extract_if(.., |process| process.name() == API_SERVER).collect(),
+            Err(_) => Vec::new(),
+        };
+        for mut process in stopped {
+            process.signal(Signal::KILL)?;
+            process.ended().await?;
         }
+        Ok(())
     }
 
     /// Starts the API server again; returns when it is ready.

@@ -89,6 +89,24 @@ impl Site<'_> {
         }
     }
 
+    /// Returns when a link has so many objects.
+    pub async fn until_all(&self, link: &str, count: usize) -> Result<()> {
+        let own = |object: &str| object.split_once(' ').is_some_and(|(_, name)| name.starts_with(&format!("{link}-")));
+        let looked = async {
+            let mut looks = tokio::time::interval(LOOK);
+            loop {
+                looks.tick().await;
+                if self.versions().await?.keys().filter(|object| own(object)).count() == count {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        match tokio::time::timeout(LIMIT, looked).await {
+            Ok(looked) => looked,
+            Err(_) => bail!("{link} has not {count} objects after {} s: {:?}", LIMIT.as_secs(), self.versions().await?),
+        }
+    }
+
     /// Returns when the relays of these links have all their pods, which stay pending.
     pub async fn until_pods(&self, links: &[&str]) -> Result<()> {
         for link in links {

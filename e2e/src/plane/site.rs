@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams, TypeMeta};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, TypeMeta};
 use kube::core::GroupVersionKind;
 use kube::{Api, Resource};
 use securelink_crds::conditions::{Condition, ConditionType, find};
@@ -86,6 +86,33 @@ impl<'a> Site<'a> {
     /// Applies an object, written as in YAML.
     pub async fn apply(&self, object: &Value) -> Result<DynamicObject> {
         apply(self.plane, object).await
+    }
+
+    /// Removes such an object, if it is there.
+    pub async fn remove(&self, object: &Value) -> Result<()> {
+        let (api, name) = addressed(self.plane, object)?;
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            other => other.map(drop).with_context(|| format!("remove {name}")),
+        }
+    }
+
+    /// The objects of a kind that is known by its words alone, where links are.
+    pub fn dynamic(&self, version: &str, kind: &str) -> Result<Api<DynamicObject>> {
+        let namespace = json!({ "namespace": self.links.name, "name": "" });
+        let any = json!({ "apiVersion": version, "kind": kind, "metadata": namespace });
+        addressed(self.plane, &any).map(|(api, _)| api)
+    }
+
+    /// Allows links in another namespace, too.
+    pub async fn grant(&self, namespace: &Namespace) -> Result<()> {
+        for mut object in self.rendered(&[])? {
+            if object["kind"] == "RoleBinding" && object["metadata"]["namespace"] == self.links.name {
+                object["metadata"]["namespace"] = namespace.name.clone().into();
+                self.apply(&object).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts a replica of the operator.
@@ -168,6 +195,13 @@ pub fn link(name: &str) -> Value {
 
 /// Applies an object anywhere.
 pub(super) async fn apply(plane: &Plane, object: &Value) -> Result<DynamicObject> {
+    let (api, name) = addressed(plane, object)?;
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(name, &parameters, &Patch::Apply(object)).await.with_context(|| format!("apply {name}"))
+}
+
+/// Where an object belongs, and its name.
+fn addressed<'a>(plane: &Plane, object: &'a Value) -> Result<(Api<DynamicObject>, &'a str)> {
     let types: TypeMeta = serde_json::from_value(object.clone()).context("a kind")?;
     let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types).context("a kind")?);
     let client = plane.cluster.client.clone();
@@ -176,9 +210,7 @@ pub(super) async fn apply(plane: &Plane, object: &Value) -> Result<DynamicObject
         Some(namespace) => Api::<DynamicObject>::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let name = metadata["name"].as_str().context("a name")?;
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch(name, &parameters, &Patch::Apply(object)).await.with_context(|| format!("apply {} {name}", resource.kind))
+    Ok((api, metadata["name"].as_str().context("a name")?))
 }
 
 fn said(link: Option<&SecureLink>, kind: ConditionType) -> Option<&Condition> {

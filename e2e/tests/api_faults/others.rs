@@ -1,0 +1,270 @@
+//! Others in the cluster: what they hold up, take, change or remove (F12, F16, F18 to F21, F27 to F29).
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace as KubeNamespace, ResourceQuota, Service};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use securelink_crds::SecureLink;
+use securelink_crds::conditions::ConditionType;
+use securelink_e2e::plane::{Call, Fault, LIMIT, On, Plane, Proxy, Site, Verb, link};
+use securelink_e2e::wait::until;
+use serde_json::{Value, json};
+
+use super::{OBJECTS, leading};
+
+super::tests! {
+    f12_a_link_in_a_namespace_that_ends_holds_no_other_up
+    f16_a_webhook_that_is_down_is_named_and_what_it_does_not_concern_is_made
+    f18_a_service_of_somebody_else_keeps_its_name_until_it_goes
+    f19_a_link_made_anew_under_its_name_gets_objects_of_its_own
+    f20_a_link_deleted_while_its_certificate_is_issued_leaves_nothing
+    f21_a_spec_that_flips_every_50_ms_ends_as_it_was_written_last
+    f27_a_fight_over_replicas_is_not_fought_for_ever
+    f28_a_quota_that_is_used_up_is_named_and_what_it_does_not_concern_is_made
+    f29_resources_that_admission_rewrites_are_left_so
+}
+
+async fn f12_a_link_in_a_namespace_that_ends_holds_no_other_up(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    site.link("europol").await?;
+    done(&site, "europol").await?;
+    let other = plane.namespace("ending").await?;
+    site.grant(&other).await?;
+    let held = json!({ "metadata": { "name": "held", "finalizers": ["securelink.dev/e2e"] } });
+    let held: ConfigMap = other.create(held).await?;
+    let identity = json!({ "trustDomain": "interpol.example", "issuer": { "builtIn": {} } });
+    other
+        .create::<securelink_crds::LinkIdentity>(json!({ "metadata": { "name": "default" }, "spec": identity }))
+        .await?;
+    other.create::<SecureLink>(link("frontex")).await?;
+    let made = |it: Option<&Deployment>| it.is_some();
+    until(&other.api::<Deployment>(), "frontex-relay", "be made", LIMIT, made).await?;
+    let namespaces = Api::<KubeNamespace>::all(plane.cluster.client.clone());
+    namespaces.delete(&other.name, &DeleteParams::default()).await?;
+    until(&other.api::<SecureLink>(), "frontex", "be gone", LIMIT, |it| it.is_none()).await?;
+    site.link("eurojust").await?;
+    site.until_says("eurojust", ConditionType::RelayAvailable, "Pending").await?;
+    site.until_at_rest(&operator, &proxy, &["europol", "eurojust"]).await?;
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": [] } }));
+    other.api::<ConfigMap>().patch(&held.name_any(), &PatchParams::default(), &free).await?;
+    until(&namespaces, &other.name, "be gone", LIMIT, |it| it.is_none()).await.map(drop)
+}
+
+async fn f16_a_webhook_that_is_down_is_named_and_what_it_does_not_concern_is_made(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    let webhook = json!({
+        "metadata": { "name": "somebody-elses" },
+        "webhooks": [{
+            "name": "services.somebody.example",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "failurePolicy": "Fail",
+            "timeoutSeconds": 1,
+            // Nobody listens there.
+            "clientConfig": { "url": format!("https://{}:1/", plane.cluster.address) },
+            "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["services"] }],
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": site.links.name } },
+        }],
+    });
+    plane.cluster.create::<ValidatingWebhookConfiguration>(webhook).await?;
+    held_up(&site, &proxy, "services.somebody.example").await?;
+    plane.cluster.remove::<ValidatingWebhookConfiguration>("somebody-elses").await?;
+    done(&site, "europol").await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await
+}
+
+async fn f28_a_quota_that_is_used_up_is_named_and_what_it_does_not_concern_is_made(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    let quota = json!({ "metadata": { "name": "nothing" }, "spec": { "hard": { "services": "0" } } });
+    site.links.create::<ResourceQuota>(quota).await?;
+    let counted = |it: Option<&ResourceQuota>| {
+        it.and_then(|it| it.status.as_ref()?.hard.as_ref()).is_some_and(|it| !it.is_empty())
+    };
+    until(&site.api::<ResourceQuota>(), "nothing", "be in force", LIMIT, counted).await?;
+    held_up(&site, &proxy, "exceeded quota").await?;
+    site.api::<ResourceQuota>().delete("nothing", &DeleteParams::default()).await?;
+    done(&site, "europol").await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await
+}
+
+/// Makes a link whose Services cannot be made: that is told in those words, everything else is made, and what is tried again
+/// takes its time.
+async fn held_up(site: &Site<'_>, proxy: &Proxy, words: &str) -> Result<()> {
+    let mark = proxy.mark();
+    site.link("europol").await?;
+    let told = |it: &securelink_crds::conditions::Condition| it.message.contains(words);
+    site.until_told("europol", ConditionType::InternalError, &format!("say {words:?}"), told).await?;
+    let attempts = |calls: &[Call]| {
+        calls.iter().filter(|call| call.verb == Verb::Create && call.name == "europol-siena").count() >= 5
+    };
+    proxy.until(mark, "five attempts", LIMIT, attempts).await?;
+    let patches = proxy.since(mark).iter().filter(|call| call.resource == "securelinks/status").count();
+    ensure!(patches <= 10, "five attempts cost {patches} statuses");
+    let made = site.versions().await?;
+    ensure!(made.len() == OBJECTS - 2, "{made:?}");
+    Ok(())
+}
+
+async fn f18_a_service_of_somebody_else_keeps_its_name_until_it_goes(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    let foreign = json!({ "metadata": { "name": "europol-siena" }, "spec": { "ports": [{ "port": 1 }] } });
+    let foreign: Service = site.links.create(foreign).await?;
+    site.link("europol").await?;
+    let told =
+        |it: &securelink_crds::conditions::Condition| it.reason == "NameTaken" && it.message.contains("europol-siena");
+    site.until_told("europol", ConditionType::Ready, "say NameTaken", told).await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await?;
+    let services = site.api::<Service>();
+    let now = services.get("europol-siena").await?;
+    ensure!(now.resource_version() == foreign.resource_version(), "somebody else's Service was touched");
+    services.delete("europol-siena", &DeleteParams::default()).await?;
+    done(&site, "europol").await
+}
+
+async fn f19_a_link_made_anew_under_its_name_gets_objects_of_its_own(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    let rule = proxy.rule(On::verbs([Verb::Create]).of("configmaps").times(1), Fault::HoldAnswer);
+    site.link("europol").await?;
+    rule.met(1, LIMIT).await?;
+    let links = site.api::<SecureLink>();
+    links.delete("europol", &DeleteParams::default()).await?;
+    // It goes once nothing is being written for it.
+    drop(rule);
+    until(&links, "europol", "be gone", LIMIT, |it| it.is_none()).await?;
+    let uid = site.link("europol").await?.uid();
+    let own = move |it: Option<&Deployment>| {
+        it.is_some_and(|it| it.owner_references().iter().all(|owner| Some(&owner.uid) == uid.as_ref()))
+    };
+    until(&site.api::<Deployment>(), "europol-relay", "be the new link's", LIMIT, own).await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await?;
+    done(&site, "europol").await
+}
+
+async fn f20_a_link_deleted_while_its_certificate_is_issued_leaves_nothing(plane: &Plane) -> Result<()> {
+    let (site, proxy, _operator) = leading(plane).await?;
+    let rule = proxy.rule(On::verbs([Verb::Create]).of("secrets").within(&site.links.name).times(1), Fault::Hold);
+    site.link("europol").await?;
+    rule.met(1, LIMIT).await?;
+    let links = site.api::<SecureLink>();
+    links.delete("europol", &DeleteParams::default()).await?;
+    drop(rule);
+    until(&links, "europol", "be gone", LIMIT, |it| it.is_none()).await?;
+    site.until_only(|_| false).await
+}
+
+async fn f21_a_spec_that_flips_every_50_ms_ends_as_it_was_written_last(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    site.link("europol").await?;
+    done(&site, "europol").await?;
+    let links = site.api::<SecureLink>();
+    let mut times = tokio::time::interval(Duration::from_millis(50));
+    for round in 0..101 {
+        times.tick().await;
+        let replicas = if round % 2 == 0 { 3 } else { 2 };
+        let spec = Patch::Merge(json!({ "spec": { "relay": { "replicas": replicas } } }));
+        links.patch("europol", &PatchParams::default(), &spec).await?;
+    }
+    let three = |it: Option<&Deployment>| it.and_then(|it| it.spec.as_ref()?.replicas) == Some(3);
+    until(&site.api::<Deployment>(), "europol-relay", "have 3 replicas", LIMIT, three).await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await?;
+    let now = links.get("europol").await?;
+    let observed = now.status.as_ref().and_then(|it| it.observed_generation);
+    ensure!(observed == now.metadata.generation, "{observed:?} of {:?}", now.metadata.generation);
+    let relays = site.api::<Deployment>().get("europol-relay").await?;
+    ensure!(three(Some(&relays)), "{:?}", relays.spec);
+    Ok(())
+}
+
+async fn f27_a_fight_over_replicas_is_not_fought_for_ever(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    site.link("europol").await?;
+    done(&site, "europol").await?;
+    let mark = proxy.mark();
+    let relays = site.api::<Deployment>();
+    let fight = async {
+        // As an autoscaler does, each time.
+        loop {
+            let other = |it: Option<&Deployment>| it.and_then(|it| it.spec.as_ref()?.replicas) != Some(7);
+            until(&relays, "europol-relay", "be put right", LIMIT, other).await?;
+            let seven = Patch::Merge(json!({ "spec": { "replicas": 7 } }));
+            relays.patch("europol-relay", &PatchParams::default(), &seven).await?;
+        }
+    };
+    tokio::select! {
+        ended = fight => ended,
+        quiet = site.until_at_rest(&operator, &proxy, &["europol"]) => quiet,
+    }?;
+    let repairs = proxy.writes_since(mark).iter().filter(|call| call.resource == "deployments").count();
+    ensure!((1..=8).contains(&repairs), "{repairs} repairs");
+    Ok(())
+}
+
+async fn f29_resources_that_admission_rewrites_are_left_so(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    for object in rewriting(&site.links.name) {
+        site.apply(&object).await?;
+    }
+    let rewritten = async {
+        // A policy comes into force a moment after it is stored.
+        site.link("europol").await?;
+        done(&site, "europol").await?;
+        let by_policy = |it: Option<&Deployment>| {
+            it.is_some_and(|it| serde_json::to_string(it).is_ok_and(|text| text.contains("\"17m\"")))
+        };
+        until(&site.api::<Deployment>(), "europol-relay", "be rewritten", LIMIT, by_policy).await?;
+        site.until_at_rest(&operator, &proxy, &["europol"]).await
+    };
+    let outcome = rewritten.await;
+    for object in rewriting(&site.links.name) {
+        site.remove(&object).await?;
+    }
+    outcome
+}
+
+/// What changes the relays' requests of CPU as they are written.
+fn rewriting(namespace: &str) -> [Value; 2] {
+    let api = "admissionregistration.k8s.io/v1";
+    let resources = "Object.spec.template.spec.containers.resources{requests: {\"cpu\": \"17m\"}}";
+    let container = format!("Object.spec.template.spec.containers{{name: c.name, resources: {resources}}}");
+    let expression = format!(
+        "Object{{spec: Object.spec{{template: Object.spec.template{{spec: Object.spec.template.spec{{containers: \
+         object.spec.template.spec.containers.map(c, {container})}}}}}}}}"
+    );
+    let policy = json!({
+        "apiVersion": api,
+        "kind": "MutatingAdmissionPolicy",
+        "metadata": { "name": "e2e-rewrites" },
+        "spec": {
+            "matchConstraints": { "resourceRules": [{
+                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+                "resources": ["deployments"],
+            }] },
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never",
+            "mutations": [{ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": expression } }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": api,
+        "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": { "name": "e2e-rewrites" },
+        "spec": {
+            "policyName": "e2e-rewrites",
+            "matchResources": {
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } },
+            },
+        },
+    });
+    [policy, binding]
+}
+
+/// Returns when a link has all that it needs, and no fault.
+async fn done(site: &Site<'_>, name: &str) -> Result<()> {
+    site.until_says(name, ConditionType::RelayAvailable, "Pending").await?;
+    site.until_silent(name, ConditionType::InternalError).await?;
+    site.until_all(name, OBJECTS).await
+}
