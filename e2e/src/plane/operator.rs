@@ -1,8 +1,9 @@
 //! The operator as a process of its own, built from this checkout, whose API server is a proxy.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -32,7 +33,9 @@ impl Operator {
     pub(super) async fn start(site: &Site<'_>, proxy: &Proxy, name: &str) -> Result<Self> {
         let plane = site.plane();
         // What cargo does to the machine meanwhile must not stop the runtime.
-        let program = tokio::task::spawn_blocking(program).await.context("cannot build the operator")??;
+        let program = tokio::task::spawn_blocking(|| program("securelink-operator"))
+            .await
+            .context("cannot build the operator")??;
         let port = plane.port();
         let file = |ending: &str| plane.folder().join(format!("{}-{port}.{ending}", site.own.name));
         let (kubeconfig, config, log) = (file("kubeconfig"), file("yaml"), file("log"));
@@ -149,23 +152,26 @@ impl Operator {
     }
 }
 
-/// The operator's program, built once a run.
-fn program() -> Result<PathBuf> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!(error))
+/// A program of this checkout, named as its package; built once a run.
+pub(super) fn program(package: &'static str) -> Result<PathBuf> {
+    type Built = BTreeMap<&'static str, Result<PathBuf, String>>;
+    static BUILT: Mutex<Built> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let one = built.entry(package).or_insert_with(|| build(package).map_err(|error| format!("{error:#}")));
+    one.clone().map_err(|error| anyhow!(error))
 }
 
-fn build() -> Result<PathBuf> {
+fn build(package: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked", "--package", "securelink-operator"]).current_dir(checkout());
+    command.args(["build", "--quiet", "--locked", "--package", package]).current_dir(checkout());
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
     let status = command.status().context("cannot run cargo")?;
-    ensure!(status.success(), "cargo cannot build the operator: {status}");
+    ensure!(status.success(), "cargo cannot build {package}: {status}");
     // Beside the folder of this test's own program.
     let own = std::env::current_exe().context("where this program is")?;
     let folder = own.parent().and_then(Path::parent).context("a folder above this program's")?;
-    Ok(folder.join("securelink-operator"))
+    Ok(folder.join(package))
 }
