@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
@@ -16,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Change, Hub};
 use crate::metrics::Metrics;
+
+/// For one page of a list.
+const PAGE: Duration = Duration::from_secs(15);
 
 /// What the API server refused: the verb and the resource that a rule lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +161,8 @@ impl Watching {
 }
 
 /// A watch that begins with a list after each refusal: one that goes on after it says nothing until something changes, and
-/// it would not be known that the right was given back.
+/// it would not be known that the right was given back. A list that is not answered is asked for again: its connection has
+/// the patience of a watch, which may be silent (fault F2).
 fn anew_when_refused<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -166,12 +171,25 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let begin = move || kube::runtime::watcher(api.clone(), config.clone()).boxed();
-    futures_util::stream::unfold((begin(), begin), |(mut stream, begin)| async move {
-        let event = stream.next().await?;
-        if event.as_ref().err().and_then(|error| denial(error, "")).is_some() {
-            stream = begin();
+    futures_util::stream::unfold((begin(), begin, true), |(mut stream, begin, mut listing)| async move {
+        let event = loop {
+            if !listing {
+                break stream.next().await?;
+            }
+            match tokio::time::timeout(PAGE, stream.next()).await {
+                Ok(event) => break event?,
+                Err(_) => stream = begin(),
+            }
+        };
+        match &event {
+            Ok(Event::Init) => listing = true,
+            Ok(Event::InitDone) => listing = false,
+            _ => {}
         }
-        Some((event, (stream, begin)))
+        if event.as_ref().err().and_then(|error| denial(error, "")).is_some() {
+            (stream, listing) = (begin(), true);
+        }
+        Some((event, (stream, begin, listing)))
     })
 }
 
