@@ -13,8 +13,9 @@ use securelink_pki::testing::Organization;
 use securelink_relay_config::{Endpoint, Snapshot};
 use support::network::{add_address, add_machine, black_hole, connections_to, heal, isolated, lose_machine, names};
 use support::process::RelayProcess;
-use support::{Side, endpoint, export, import, served, snapshot};
-use tokio::net::TcpListener;
+use support::{PATIENCE, Side, endpoint, export, import, served, snapshot};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
 relay_process!();
@@ -109,7 +110,31 @@ impl Dialing {
 
     async fn first_comes_back(&self) {
         self.a.until_met(2).await;
-        while self.stream().await.0 != 0 {}
+        while self.serves().await != 0 {}
+    }
+
+    /// Which relay a new stream is served by. A relay that comes back may first dial its service for a stream that was given
+    /// to it, and then to the other one: what counts is whose byte the client gets.
+    async fn serves(&self) -> usize {
+        let mut client = TcpStream::connect(self.a.import_address("at-b")).await.unwrap();
+        let answering = async {
+            let mut kept = Vec::new();
+            loop {
+                let accepting = self.services.iter().map(|service| Box::pin(service.accept()));
+                let (accepted, which, _) = futures_util::future::select_all(accepting).await;
+                let mut service = accepted.unwrap().0;
+                // The forgotten stream's socket may be gone.
+                let _ = service.write_all(&[u8::try_from(which).unwrap()]).await;
+                kept.push(service);
+            }
+        };
+        let answer = async {
+            tokio::select! {
+                never = answering => never,
+                byte = client.read_u8() => byte.expect("a byte comes back").into(),
+            }
+        };
+        tokio::time::timeout(PATIENCE, answer).await.expect("a stream opens")
     }
 }
 
