@@ -104,11 +104,16 @@ impl<'a> Site<'a> {
         addressed(self.plane, &any).map(|(api, _)| api)
     }
 
-    /// Allows links in another namespace, too.
-    pub async fn grant(&self, namespace: &Namespace) -> Result<()> {
-        for mut object in self.rendered(&[])? {
+    /// The same installation, with links in another namespace.
+    pub fn elsewhere(&self, links: Namespace) -> Self {
+        let (token, config) = (self.token.clone(), self.config.clone());
+        Self { plane: self.plane, own: self.own.clone(), links, token, config }
+    }
+
+    /// Allows links where they are.
+    pub async fn grant(&self) -> Result<()> {
+        for object in self.rendered(&[])? {
             if object["kind"] == "RoleBinding" && object["metadata"]["namespace"] == self.links.name {
-                object["metadata"]["namespace"] = namespace.name.clone().into();
                 self.apply(&object).await?;
             }
         }

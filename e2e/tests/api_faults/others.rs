@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace as KubeNamespace, Resource
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use securelink_crds::SecureLink;
-use securelink_crds::conditions::ConditionType;
+use securelink_crds::conditions::{Condition, ConditionType};
 use securelink_e2e::plane::{Call, Fault, LIMIT, On, Plane, Proxy, Site, Verb, link};
 use securelink_e2e::wait::until;
 use serde_json::{Value, json};
@@ -26,21 +26,20 @@ super::tests! {
     f27_a_fight_over_replicas_is_not_fought_for_ever
     f28_a_quota_that_is_used_up_is_named_and_what_it_does_not_concern_is_made
     f29_resources_that_admission_rewrites_are_left_so
+    f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may
+    of_two_links_to_one_organization_the_younger_waits_for_the_end_of_the_older
 }
 
 async fn f12_a_link_in_a_namespace_that_ends_holds_no_other_up(plane: &Plane) -> Result<()> {
     let (site, proxy, operator) = leading(plane).await?;
     site.link("europol").await?;
     done(&site, "europol").await?;
-    let other = plane.namespace("ending").await?;
-    site.grant(&other).await?;
+    let ending = site.elsewhere(plane.namespace("ending").await?);
+    ending.grant().await?;
+    let other = &ending.links;
     let held = json!({ "metadata": { "name": "held", "finalizers": ["securelink.dev/e2e"] } });
     let held: ConfigMap = other.create(held).await?;
-    let identity = json!({ "trustDomain": "interpol.example", "issuer": { "builtIn": {} } });
-    other
-        .create::<securelink_crds::LinkIdentity>(json!({ "metadata": { "name": "default" }, "spec": identity }))
-        .await?;
-    other.create::<SecureLink>(link("frontex")).await?;
+    ending.link("frontex").await?;
     let made = |it: Option<&Deployment>| it.is_some();
     until(&other.api::<Deployment>(), "frontex-relay", "be made", LIMIT, made).await?;
     let namespaces = Api::<KubeNamespace>::all(plane.cluster.client.clone());
@@ -96,7 +95,7 @@ async fn f28_a_quota_that_is_used_up_is_named_and_what_it_does_not_concern_is_ma
 async fn held_up(site: &Site<'_>, proxy: &Proxy, words: &str) -> Result<()> {
     let mark = proxy.mark();
     site.link("europol").await?;
-    let told = |it: &securelink_crds::conditions::Condition| it.message.contains(words);
+    let told = |it: &Condition| it.message.contains(words);
     site.until_told("europol", ConditionType::InternalError, &format!("say {words:?}"), told).await?;
     let attempts = |calls: &[Call]| {
         calls.iter().filter(|call| call.verb == Verb::Create && call.name == "europol-siena").count() >= 5
@@ -114,8 +113,7 @@ async fn f18_a_service_of_somebody_else_keeps_its_name_until_it_goes(plane: &Pla
     let foreign = json!({ "metadata": { "name": "europol-siena" }, "spec": { "ports": [{ "port": 1 }] } });
     let foreign: Service = site.links.create(foreign).await?;
     site.link("europol").await?;
-    let told =
-        |it: &securelink_crds::conditions::Condition| it.reason == "NameTaken" && it.message.contains("europol-siena");
+    let told = |it: &Condition| it.reason == "NameTaken" && it.message.contains("europol-siena");
     site.until_told("europol", ConditionType::Ready, "say NameTaken", told).await?;
     site.until_at_rest(&operator, &proxy, &["europol"]).await?;
     let services = site.api::<Service>();
@@ -223,6 +221,36 @@ async fn f29_resources_that_admission_rewrites_are_left_so(plane: &Plane) -> Res
         site.remove(&object).await?;
     }
     outcome
+}
+
+async fn f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may(plane: &Plane) -> Result<()> {
+    let (site, proxy, _operator) = leading(plane).await?;
+    let other = site.elsewhere(plane.namespace("foreign").await?);
+    let mark = proxy.mark();
+    other.link("frontex").await?;
+    let told = |it: &Condition| it.reason == "NamespaceNotGranted" && it.message.contains("securelink grant");
+    other.until_told("frontex", ConditionType::Ready, "say how to grant it", told).await?;
+    let within = |call: &Call| call.namespace == other.links.name && !call.group.starts_with("securelink.dev");
+    let writes: Vec<Call> = proxy.writes_since(mark).into_iter().filter(within).collect();
+    ensure!(writes.iter().all(|call| call.resource == "events"), "it writes {writes:?}");
+    other.grant().await?;
+    done(&other, "frontex").await
+}
+
+async fn of_two_links_to_one_organization_the_younger_waits_for_the_end_of_the_older(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = leading(plane).await?;
+    site.link("europol").await?;
+    done(&site, "europol").await?;
+    let before = site.versions().await?;
+    let mut younger = link("europol");
+    younger["metadata"]["name"] = "younger".into();
+    site.links.create::<SecureLink>(younger).await?;
+    let told = |it: &Condition| it.reason == "DuplicatePeer" && it.message.contains("europol");
+    site.until_told("younger", ConditionType::Ready, "name the older", told).await?;
+    site.until_at_rest(&operator, &proxy, &["europol", "younger"]).await?;
+    ensure!(site.versions().await? == before, "an object was written");
+    site.api::<SecureLink>().delete("europol", &DeleteParams::default()).await?;
+    done(&site, "younger").await
 }
 
 /// What changes the relays' requests of CPU as they are written.
