@@ -1,4 +1,4 @@
-//! Others in the cluster: what they hold up, take, change or remove (F12, F16, F18 to F21, F27 to F29).
+//! Others in the cluster: what they hold up, take, change or remove (F12, F16, F18 to F21, F27, F28, F84).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use securelink_crds::SecureLink;
 use securelink_crds::conditions::{Condition, ConditionType};
 use securelink_e2e::plane::{Call, Fault, LIMIT, On, Plane, Proxy, Site, Verb, link};
 use securelink_e2e::wait::until;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{OBJECTS, leading};
 
@@ -25,7 +25,6 @@ super::tests! {
     f21_a_spec_that_flips_every_50_ms_ends_as_it_was_written_last
     f27_a_fight_over_replicas_is_not_fought_for_ever
     f28_a_quota_that_is_used_up_is_named_and_what_it_does_not_concern_is_made
-    f29_resources_that_admission_rewrites_are_left_so
     f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may
     of_two_links_to_one_organization_the_younger_waits_for_the_end_of_the_older
 }
@@ -201,28 +200,6 @@ async fn f27_a_fight_over_replicas_is_not_fought_for_ever(plane: &Plane) -> Resu
     Ok(())
 }
 
-async fn f29_resources_that_admission_rewrites_are_left_so(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
-    for object in rewriting(&site.links.name) {
-        site.apply(&object).await?;
-    }
-    let rewritten = async {
-        // A policy comes into force a moment after it is stored.
-        site.link("europol").await?;
-        done(&site, "europol").await?;
-        let by_policy = |it: Option<&Deployment>| {
-            it.is_some_and(|it| serde_json::to_string(it).is_ok_and(|text| text.contains("\"17m\"")))
-        };
-        until(&site.api::<Deployment>(), "europol-relay", "be rewritten", LIMIT, by_policy).await?;
-        site.until_at_rest(&operator, &proxy, &["europol"]).await
-    };
-    let outcome = rewritten.await;
-    for object in rewriting(&site.links.name) {
-        site.remove(&object).await?;
-    }
-    outcome
-}
-
 async fn f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may(plane: &Plane) -> Result<()> {
     let (site, proxy, _operator) = leading(plane).await?;
     let other = site.elsewhere(plane.namespace("foreign").await?);
@@ -251,43 +228,6 @@ async fn of_two_links_to_one_organization_the_younger_waits_for_the_end_of_the_o
     ensure!(site.versions().await? == before, "an object was written");
     site.api::<SecureLink>().delete("europol", &DeleteParams::default()).await?;
     done(&site, "younger").await
-}
-
-/// What changes the relays' requests of CPU as they are written.
-fn rewriting(namespace: &str) -> [Value; 2] {
-    let api = "admissionregistration.k8s.io/v1";
-    let resources = "Object.spec.template.spec.containers.resources{requests: {\"cpu\": \"17m\"}}";
-    let container = format!("Object.spec.template.spec.containers{{name: c.name, resources: {resources}}}");
-    let expression = format!(
-        "Object{{spec: Object.spec{{template: Object.spec.template{{spec: Object.spec.template.spec{{containers: \
-         object.spec.template.spec.containers.map(c, {container})}}}}}}}}"
-    );
-    let policy = json!({
-        "apiVersion": api,
-        "kind": "MutatingAdmissionPolicy",
-        "metadata": { "name": "e2e-rewrites" },
-        "spec": {
-            "matchConstraints": { "resourceRules": [{
-                "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
-                "resources": ["deployments"],
-            }] },
-            "failurePolicy": "Fail",
-            "reinvocationPolicy": "Never",
-            "mutations": [{ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": expression } }],
-        },
-    });
-    let binding = json!({
-        "apiVersion": api,
-        "kind": "MutatingAdmissionPolicyBinding",
-        "metadata": { "name": "e2e-rewrites" },
-        "spec": {
-            "policyName": "e2e-rewrites",
-            "matchResources": {
-                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } },
-            },
-        },
-    });
-    [policy, binding]
 }
 
 /// Returns when a link has all that it needs, and no fault.

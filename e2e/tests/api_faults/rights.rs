@@ -1,11 +1,13 @@
 //! Rights that lack, one at a time (F17): the operator stays up, the link says which, and goes on when it is given.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use securelink_crds::conditions::ConditionType;
-use securelink_e2e::plane::{Fault, On, Plane, Refusal, Site, Verb};
+use securelink_crds::conditions::{Condition, ConditionType};
+use securelink_e2e::plane::{Fault, On, Plane, Proxy, Refusal, Site, Verb};
 use serde_json::{Value, json};
 
 use super::leading;
@@ -34,23 +36,36 @@ async fn f17_each_right_to_see_what_a_link_has_is_named_where_it_lacks(plane: &P
     let (site, proxy, operator) = leading(plane).await?;
     site.link("europol").await?;
     site.until_says("europol", ConditionType::RelayAvailable, "Pending").await?;
-    let seen = OBJECTS.iter().map(|(resource, ..)| *resource).chain(["pods"]);
-    for (resource, verb) in seen.flat_map(|resource| ["list", "watch"].map(|verb| (resource, verb))) {
+    let watched = OBJECTS.iter().map(|(resource, ..)| *resource).chain(["pods"]).map(|resource| (resource, "watch"));
+    // Of lists two have to do: the pause between two attempts, up to half a minute, is what takes the time.
+    for (resource, verb) in watched.chain([("secrets", "list"), ("pods", "list")]) {
         let without = || format!("without the right to {verb} {resource}");
         lacks(plane, resource, verb).await?;
         // A list is needed where a watch cannot go on.
         let old = Fault::WatchError(Refusal::code(410));
-        let _old = (verb == "list").then(|| proxy.rule(On::verbs([Verb::Watch]).of(resource).times(1), old));
-        proxy.end_watches();
-        let named = |it: &securelink_crds::conditions::Condition| {
+        let old = (verb == "list").then(|| proxy.rule(On::verbs([Verb::Watch]).of(resource), old));
+        let named = |it: &Condition| {
             it.reason == "NamespaceNotGranted" && it.message.contains(verb) && it.message.contains(resource)
         };
-        site.until_told("europol", ConditionType::Ready, "name it", named).await.with_context(without)?;
+        tokio::select! {
+            told = site.until_told("europol", ConditionType::Ready, "name it", named) => told.with_context(without)?,
+            never = ending(&proxy) => never,
+        };
+        drop(old);
         lacks(plane, "", "").await?;
-        let given = |it: &securelink_crds::conditions::Condition| it.reason != "NamespaceNotGranted";
+        let given = |it: &Condition| it.reason != "NamespaceNotGranted";
         site.until_told("europol", ConditionType::Ready, "go on", given).await.with_context(without)?;
     }
     site.until_at_rest(&operator, &proxy, &["europol"]).await
+}
+
+/// Ends all watches again and again: a right is gone only a moment after its role says so.
+async fn ending(proxy: &Proxy) -> Condition {
+    let mut times = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        times.tick().await;
+        proxy.end_watches();
+    }
 }
 
 async fn f17_each_right_to_write_what_a_link_has_is_named_where_it_lacks(plane: &Plane) -> Result<()> {
@@ -78,7 +93,7 @@ async fn lacking(site: &Site<'_>, (resource, version, kind, name): (&str, &str, 
     }
     // As the API server says it: User "…" cannot create resource "services" in API group "".
     let words = format!("cannot {verb} resource \"{resource}\"");
-    let named = |it: &securelink_crds::conditions::Condition| it.message.contains(&words);
+    let named = |it: &Condition| it.message.contains(&words);
     site.until_told("europol", ConditionType::InternalError, &format!("say {words:?}"), named).await?;
     lacks(site.plane(), "", "").await?;
     site.until_silent("europol", ConditionType::InternalError).await?;
