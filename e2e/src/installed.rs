@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{Api, ResourceExt};
+use kube::api::ListParams;
+use kube::{Api, Resource, ResourceExt};
 
-use crate::cluster::{Cluster, Namespace};
+use crate::cluster::{Cluster, Kind, Namespace};
 use crate::harness::World;
 
 /// The name of all that is the operator's: its `Deployment`, its account, its lease.
 pub const OPERATOR: &str = "securelink-operator";
-const ROLES: [&str; 6] =
-    [OPERATOR, "securelink-link", "securelink-export", "securelink-cut", "securelink-resume", "securelink-view"];
+/// The label of all that the chart makes.
+const OF_THE_CHART: &str = "app.kubernetes.io/part-of=securelink";
 
 /// One organization with both charts, installed by one version of Helm.
 pub struct Installed {
@@ -106,12 +108,22 @@ async fn ours_or_none(cluster: &Cluster) -> Result<bool> {
 
 /// Removes what the charts make outside of namespaces, whether it is there or not.
 pub async fn clean(cluster: &Cluster) -> Result<()> {
-    cluster.remove::<ClusterRoleBinding>(OPERATOR).await?;
-    for role in ROLES {
-        cluster.remove::<ClusterRole>(role).await?;
-    }
+    clean_kind::<ClusterRoleBinding>(cluster).await?;
+    clean_kind::<ClusterRole>(cluster).await?;
     for definition in securelink_crds::definitions() {
         cluster.remove::<CustomResourceDefinition>(&definition.name_any()).await?;
+    }
+    Ok(())
+}
+
+/// By label: a list of names would miss what the chart makes next.
+async fn clean_kind<K>(cluster: &Cluster) -> Result<()>
+where
+    K: Kind + Resource<Scope = ClusterResourceScope>,
+{
+    let ours = ListParams::default().labels(OF_THE_CHART);
+    for object in Api::<K>::all(cluster.client.clone()).list_metadata(&ours).await?.items {
+        cluster.remove::<K>(&object.name_any()).await?;
     }
     Ok(())
 }
