@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: test tools format lint direction deny docs charts unit demo e2e soak fuzz bench bench-short manifests clean
+.PHONY: test tools format lint direction deny docs charts unit demo e2e soak fuzz bench bench-short bench-peers manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, Helm charts, tests, the demo as a user runs it, and
 ## the end-to-end tests on kind clusters.
@@ -63,6 +63,10 @@ bench:
 
 bench-short:
 	$(CARGO) bench --locked -p securelink-relay --bench relay -- --short
+
+## The same beside the relays of others, which it installs where they lack. Writes the tables and the plot into docs.
+bench-peers:
+	$(CARGO) bench --locked -p securelink-relay --bench relay -- --peers --write $(CURDIR)/docs/benchmarks
 
 ## Writes the CRD manifests anew from the types, and into their chart.
 manifests:

@@ -1,32 +1,73 @@
-//! What the relay costs, beside a plain copy relay and no relay at all: `make bench`, and `make bench-short` in a minute.
+//! What the relay costs, beside a plain copy relay, no relay at all and, if asked, the relays of others: `make bench`,
+//! `make bench-short`, `make bench-peers`; `-- --help` teaches the rest.
 //!
-//! A client and a service of the bench's own talk through each *system*: `ours` and `again` (the same twice: what differs
-//! between them is noise), `copy` (the same two hops without TLS, frames or gate) and `direct`. The systems take turns in
-//! every round, each relay is a process of its own, and every byte is checked. Nothing is asserted about time.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+//! A client and a service of the bench's own talk through each *system*. The systems take turns in every round, each relay
+//! is a process of its own, and every byte is checked. Nothing is asserted about time.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod figures;
 mod measures;
+mod options;
 mod place;
+mod plot;
+mod process;
 mod roles;
 mod systems;
 mod table;
 mod traffic;
 
-use measures::Plan;
+use std::process::ExitCode;
 
-fn main() {
+use options::{Asked, Options};
+use systems::install;
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some((role, rest)) = arguments.split_first().filter(|(first, _)| first.starts_with("role:")) {
-        return roles::play(&role["role:".len()..], rest);
+        roles::play(&role["role:".len()..], rest);
+        return ExitCode::SUCCESS;
     }
-    // `cargo bench` adds `--bench`.
-    let short = arguments.iter().any(|argument| argument == "--short");
-    if !place::is_own() && place::move_into_own(&arguments) {
-        return;
+    let options = match options::parse(&arguments) {
+        Ok(Asked::Measure(options)) => options,
+        Ok(Asked::Help(text)) => {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(wrong) => {
+            eprintln!("{wrong}; --help says what there is");
+            return ExitCode::FAILURE;
+        }
+    };
+    if !place::is_own() {
+        // Before the move: the other network leads nowhere.
+        if let Err(lacking) = install::all(&options.systems) {
+            eprintln!("{lacking}");
+            return ExitCode::FAILURE;
+        }
+        if place::move_into_own(&arguments) {
+            return ExitCode::SUCCESS;
+        }
     }
-    place::describe();
-    let plan = if short { Plan::SHORT } else { Plan::LONG };
+    run(&options);
+    ExitCode::SUCCESS
+}
+
+fn run(options: &Options) {
+    place::raise_open_files();
+    let mut head = place::describe();
+    head.extend(options.systems.iter().filter_map(|kind| kind.version()));
+    for line in &head {
+        println!("{line}");
+    }
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let results = threads.block_on(measures::all(&plan));
-    table::print(&plan, &results);
+    let results = threads.block_on(measures::all(options));
+    head.push(format!("load after: {}", place::load()));
+    let text = table::markdown(&results);
+    println!("\n{text}");
+    if let Some(folder) = &options.write {
+        table::write(folder, &head, &text);
+        std::fs::write(folder.join("peers.svg"), plot::svg(&results)).unwrap();
+        println!("written to {}", folder.display());
+    }
 }

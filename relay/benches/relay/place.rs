@@ -6,6 +6,8 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 const MARK: &str = "SECURELINK_BENCH_PLACE";
 
 /// Whether this process has moved already.
@@ -22,7 +24,9 @@ pub fn move_into_own(arguments: &[String]) -> bool {
     }
     let itself = env::current_exe().unwrap();
     // On the routes, since a namespace may be allowed no other default than the machine's.
+    // More ports to connect from than the usual 28 000, which a minute of new streams uses up.
     let script = "ip link set lo up
+        echo 10240 65000 > /proc/sys/net/ipv4/ip_local_port_range
         for to in 127.0.0.0/8 127.0.0.1; do
             ip route replace table local local $to dev lo proto kernel scope host src 127.0.0.1 congctl cubic
         done
@@ -33,21 +37,42 @@ pub fn move_into_own(arguments: &[String]) -> bool {
     std::process::exit(status.code().unwrap_or(1));
 }
 
-/// Prints what figures depend on.
-pub fn describe() {
+/// As many files as this process and its children may open: thousands of streams are measured.
+pub fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // With fewer, the measures that need more fail and say so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// What figures depend on.
+pub fn describe() -> Vec<String> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let control = socket2::SockRef::from(&socket).tcp_congestion().unwrap_or_default();
     let control = String::from_utf8_lossy(&control).trim_end_matches('\0').to_owned();
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    println!("place: {} network namespace, loopback, {control}", if is_own() { "own" } else { "shared" });
-    println!(
-        "machine: {cores} cores, {}, Linux {}",
-        model.trim_start_matches([' ', '\t', ':']),
-        read("/proc/sys/kernel/osrelease").trim()
-    );
-    println!("load before: {}", read("/proc/loadavg").trim());
+    let memory = read("/proc/meminfo");
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or("unknown");
+    vec![
+        format!("place: {} network namespace, loopback, {control}", if is_own() { "own" } else { "shared" }),
+        format!(
+            "machine: {cores} cores, {}, {}, Linux {}",
+            model.trim_start_matches([' ', '\t', ':']),
+            memory.trim(),
+            read("/proc/sys/kernel/osrelease").trim()
+        ),
+        format!("load before: {}", load()),
+    ]
+}
+
+/// The load of the whole machine.
+pub fn load() -> String {
+    read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }

@@ -1,10 +1,12 @@
-//! What the bench's other processes do: one end's relay, a hop of plain copy, or the service.
+//! What the bench's other processes do: one end's relay, a hop of plain copy, the service, or to hold another program.
 
 use std::io::{BufRead as _, Write as _, stdin, stdout};
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use rustix::process::{Pid, Signal, kill_process};
 use securelink_pki::{Leaf, Transitions};
 use securelink_relay::{Capacity, Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
 use securelink_relay_config::{CutBook, Latch, Snapshot};
@@ -18,6 +20,9 @@ const COPY_BUFFER: usize = 256 * 1024;
 
 /// Plays `role` until standard input ends. Says on a line of its own where it listens.
 pub fn play(role: &str, arguments: &[String]) {
+    if role == "hold" {
+        return hold(&arguments[0], &arguments[1..]);
+    }
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     threads.block_on(async {
         match role {
@@ -28,7 +33,7 @@ pub fn play(role: &str, arguments: &[String]) {
                 stdin().lock().read_line(&mut line).unwrap();
                 let relay = start(&serde_json::from_str(&line).unwrap()).await;
                 tell(&serde_json::to_string(&relay.report()).unwrap());
-                return hold(&relay).await;
+                return obey(&relay).await;
             }
             other => panic!("no such role: {other}"),
         };
@@ -49,15 +54,41 @@ async fn listen() -> TcpListener {
     listener
 }
 
-/// Answers each line with the link's report, until there are none.
-async fn hold(relay: &Relay) {
+/// Starts another program, says its process id, hands it a SIGHUP for each line that is read, and ends it.
+fn hold(program: &str, arguments: &[String]) {
+    let mut command = Command::new(program);
+    // Standard output is for the bench.
+    let mut child = command.args(arguments).stdin(Stdio::null()).stdout(std::io::stderr()).spawn().unwrap();
+    tell(&child.id().to_string());
+    for _ in stdin().lock().lines() {
+        // Whoever asked waits for what it brings, and says if nothing comes.
+        let _ = kill_process(Pid::from_child(&child), Signal::HUP);
+        tell("null");
+    }
+    let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+    child.wait().unwrap();
+}
+
+/// Does what each line says and answers with the link's report, or what a cut did, until there are none.
+async fn obey(relay: &Relay) {
     loop {
-        let read = tokio::task::spawn_blocking(|| stdin().lock().read_line(&mut String::new()));
-        if read.await.unwrap().unwrap() == 0 {
-            return;
+        let read = tokio::task::spawn_blocking(|| stdin().lock().lines().next());
+        let Some(line) = read.await.unwrap() else { return };
+        let order: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if order["leaf"].is_object() {
+            relay.install(credentials(&order["leaf"])).unwrap();
+        }
+        if order["cut"].is_object() {
+            relay.cut(serde_json::from_value(order["cut"].clone()).unwrap()).await;
         }
         tell(&serde_json::to_string(&relay.report()).unwrap());
     }
+}
+
+fn credentials(leaf: &Value) -> Credentials {
+    let text = |name: &str| leaf[name].as_str().unwrap();
+    let leaf = Leaf::from_pem(text("key"), text("chain")).unwrap();
+    Credentials { leaf: Arc::new(leaf), transitions: Transitions::none() }
 }
 
 struct Forgetful;
@@ -73,11 +104,9 @@ impl Store for Forgetful {
 }
 
 async fn start(orders: &Value) -> Relay {
-    let text = |name: &str| orders[name].as_str().unwrap();
-    let leaf = Leaf::from_pem(text("key"), text("chain")).unwrap();
     let setup = Setup {
         snapshot: Snapshot::from_bytes(&serde_json::to_vec(&orders["snapshot"]).unwrap()).unwrap(),
-        credentials: Credentials { leaf: Arc::new(leaf), transitions: Transitions::none() },
+        credentials: credentials(&orders["leaf"]),
         memory: Memory::default(),
         store: Arc::new(Forgetful),
         clock: Clock::system(),

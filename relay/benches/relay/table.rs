@@ -1,62 +1,76 @@
-//! The figures as a table: medians, how far rounds lie apart, and how far the same system twice lies apart.
+//! The figures as Markdown: medians, how far rounds lie apart, and ours beside the best peer.
 
-use crate::measures::{Figures, Plan, Results};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
-struct Column {
-    title: &'static str,
-    of: fn(&Figures) -> f64,
-    digits: usize,
-}
+use crate::figures::{Column, Results, Summary};
+use crate::systems::Kind;
 
-const COLUMNS: &[Column] = &[
-    Column { title: "bulk MiB/s", of: |f| f.bulk, digits: 0 },
-    Column { title: "CPU s/GiB", of: |f| f.cpu, digits: 2 },
-    Column { title: "16 streams MiB/s", of: |f| f.several, digits: 0 },
-    Column { title: "ping p50 us", of: |f| f.ping, digits: 0 },
-    Column { title: "64 pings krps", of: |f| f.pings, digits: 1 },
-    Column { title: "64 pings p99 us", of: |f| f.pings_p99, digits: 0 },
-    Column { title: "new streams/s", of: |f| f.streams, digits: 0 },
-    Column { title: "idle KiB/stream", of: |f| f.idle, digits: 1 },
-];
-
-/// Prints Markdown: fit for a results page as it is.
-pub fn print(plan: &Plan, results: &Results) {
-    println!("medians of {} rounds (lowest to highest)\n", plan.rounds);
-    row("system", COLUMNS.iter().map(|column| column.title.to_owned()));
-    row("---", COLUMNS.iter().map(|_| "---".to_owned()));
-    for (name, rounds) in results {
-        let cells = COLUMNS.iter().map(|column| {
-            let values = sorted(rounds, column);
-            let (low, high) = (values[0], values[values.len() - 1]);
-            match column.digits {
-                _ if high <= 0.0 => "-".to_owned(),
-                digits if low >= high => format!("{high:.digits$}"),
-                digits => format!("{:.digits$} ({low:.digits$}-{high:.digits$})", median(&values)),
-            }
-        });
-        row(name, cells);
+/// Both tables.
+pub fn markdown(results: &Results) -> String {
+    let mut text = format!(
+        "Medians of {} rounds; behind each half of what lies between the lowest and the highest, in percent.\n\n",
+        results.rounds
+    );
+    row(&mut text, "", results.systems.iter().map(|kind| kind.name().to_owned()));
+    row(&mut text, "---", results.systems.iter().map(|_| "---:".to_owned()));
+    for column in &results.columns {
+        let cells = results.systems.iter().map(|kind| results.of(*kind, column));
+        row(&mut text, column.title, cells.map(|found| found.map_or("-".to_owned(), |found| cell(column, found))));
     }
-    let [ours, again] = ["ours", "again"].map(|wanted| &results.iter().find(|(name, _)| *name == wanted).unwrap().1);
-    let apart = COLUMNS.iter().map(|column| {
-        let [ours, again] = [ours, again].map(|rounds| median(&sorted(rounds, column)));
-        format!("{:+.1} %", (again / ours - 1.0) * 100.0)
-    });
-    row("*again against ours: noise*", apart);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("\nEvery byte was checked. Load after: {}", load.trim());
+    for failure in &results.failures {
+        let _ = writeln!(text, "\nFailed: {failure}.");
+    }
+    if results.systems.iter().any(|kind| kind.is_peer()) {
+        text += "\nOurs to the best peer of this run. *again* is how far the same pair twice lies apart: less than that is no difference.\n\n";
+        let head = ["best peer", "ours / best", "again", ""];
+        row(&mut text, "", head.iter().map(|title| (*title).to_owned()));
+        row(&mut text, "---", ["---", "---:", "---:", "---"].iter().map(|rule| (*rule).to_owned()));
+        for column in &results.columns {
+            if let Some(cells) = beside_best(results, column) {
+                row(&mut text, column.title, cells.into_iter());
+            }
+        }
+    }
+    text
 }
 
-fn row(name: &str, cells: impl Iterator<Item = String>) {
-    println!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
+fn row(text: &mut String, name: &str, cells: impl Iterator<Item = String>) {
+    let _ = writeln!(text, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
 }
 
-fn sorted(rounds: &[Figures], column: &Column) -> Vec<f64> {
-    let mut values: Vec<f64> = rounds.iter().map(column.of).collect();
-    values.sort_by(f64::total_cmp);
-    values
+fn cell(column: &Column, Summary { median, low, high }: Summary) -> String {
+    let digits = column.digits;
+    if high <= low || median <= 0.0 {
+        return format!("{median:.digits$}");
+    }
+    format!("{median:.digits$} ±{:.0}", (high - low) / 2.0 / median * 100.0)
 }
 
-fn median(values: &[f64]) -> f64 {
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+fn beside_best(results: &Results, column: &Column) -> Option<[String; 4]> {
+    let (best, theirs) = results.best_peer(column)?;
+    let ours = results.of(Kind::Ours, column)?;
+    let noise = results.noise(column);
+    let ratio = ours.median / theirs.median;
+    let verdict = match noise {
+        _ if !ratio.is_finite() => "",
+        Some(noise) if (ratio - 1.0).abs() <= noise => "equal",
+        _ if (ratio > 1.0) == column.is_more_better => "better",
+        _ => "worse",
+    };
+    let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() };
+    let noise = noise.map_or("-".to_owned(), |noise| format!("{:.1} %", noise * 100.0));
+    Some([best.name().to_owned(), ratio, noise, verdict.to_owned()])
+}
+
+/// Writes the page: what it was measured on, and the tables.
+pub fn write(folder: &Path, head: &[String], tables: &str) {
+    fs::create_dir_all(folder).unwrap();
+    let about = head.iter().map(|line| format!("- {line}")).collect::<Vec<_>>().join("\n");
+    let page = format!(
+        "# The relay beside others\n\nWritten by `make bench-peers`; what each line means: [benchmarks](../benchmarks.md).\n\n{about}\n\n![]\
+         (peers.svg)\n\n{tables}"
+    );
+    fs::write(folder.join("peers.md"), page).unwrap();
 }

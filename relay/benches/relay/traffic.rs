@@ -1,6 +1,7 @@
 //! The client and the service at the two ends: what they say to each other, checked.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -53,7 +54,7 @@ pub fn block(number: u64, into: &mut [u8]) {
 }
 
 /// Serves until the process ends. A client's first byte says what it wants: `u` to send a length and that many bytes and
-/// have their sum, `e` to have back what it sends.
+/// have their sum, `d` to send a length and have that many bytes and their sum, `e` to have back what it sends.
 pub async fn serve(listener: TcpListener) {
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
@@ -64,52 +65,113 @@ pub async fn serve(listener: TcpListener) {
 
 async fn answer(mut socket: TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    if socket.read_u8().await? == b'u' {
-        let mut left = usize::try_from(socket.read_u64().await?).map_err(io::Error::other)?;
-        let (mut sum, mut buffer) = (Sum::default(), vec![0; BLOCK]);
-        while left > 0 {
-            let most = left.min(BLOCK);
-            let count = socket.read(&mut buffer[..most]).await?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            sum.add(&buffer[..count]);
-            left -= count;
+    match socket.read_u8().await? {
+        b'u' => {
+            let length = socket.read_u64().await?;
+            let sum = take(&mut socket, length).await?;
+            socket.write_u64(sum).await
         }
-        return socket.write_u64(sum.value()).await;
+        b'd' => {
+            let length = socket.read_u64().await?;
+            let sum = give(&mut socket, length / BLOCK as u64).await?;
+            socket.write_u64(sum).await?;
+            socket.shutdown().await
+        }
+        _ => {
+            let mut buffer = [0; 4096];
+            while let count @ 1.. = socket.read(&mut buffer).await? {
+                socket.write_all(&buffer[..count]).await?;
+            }
+            socket.shutdown().await
+        }
     }
-    let mut buffer = [0; 4096];
-    while let count @ 1.. = socket.read(&mut buffer).await? {
-        socket.write_all(&buffer[..count]).await?;
-    }
-    socket.shutdown().await
 }
 
-/// Sends `blocks` blocks and checks the sum that comes back.
-pub async fn upload(mut socket: TcpStream, blocks: u64) {
-    socket.write_u8(b'u').await.unwrap();
-    socket.write_u64(blocks * BLOCK as u64).await.unwrap();
+/// Reads `left` bytes: their sum.
+async fn take(socket: &mut TcpStream, mut left: u64) -> io::Result<u64> {
+    let (mut sum, mut buffer) = (Sum::default(), vec![0; BLOCK]);
+    while left > 0 {
+        let most = usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK));
+        let count = socket.read(&mut buffer[..most]).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        sum.add(&buffer[..count]);
+        left -= count as u64;
+    }
+    Ok(sum.value())
+}
+
+/// Writes `blocks` blocks: their sum.
+async fn give(socket: &mut TcpStream, blocks: u64) -> io::Result<u64> {
     let (mut sum, mut bytes) = (Sum::default(), vec![0x5a; BLOCK]);
     for number in 0..blocks {
         block(number, &mut bytes);
         sum.add(&bytes);
-        socket.write_all(&bytes).await.unwrap();
+        socket.write_all(&bytes).await?;
     }
-    assert_eq!(socket.read_u64().await.unwrap(), sum.value(), "other bytes arrived than were sent");
+    Ok(sum.value())
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// From the client to the service.
+    Up,
+    Down,
+}
+
+/// Carries `blocks` blocks and checks their sum.
+pub async fn bulk(address: SocketAddr, way: Way, blocks: u64) -> io::Result<()> {
+    let mut socket = TcpStream::connect(address).await?;
+    let length = blocks * BLOCK as u64;
+    socket.write_u8(if matches!(way, Way::Up) { b'u' } else { b'd' }).await?;
+    socket.write_u64(length).await?;
+    let here = match way {
+        Way::Up => give(&mut socket, blocks).await?,
+        Way::Down => take(&mut socket, length).await?,
+    };
+    assert_eq!(socket.read_u64().await?, here, "other bytes arrived than were sent");
+    Ok(())
+}
+
+/// Asks for more bytes than any buffers hold, and reads none of them.
+pub async fn stall(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.write_u8(b'd').await?;
+    socket.write_u64(1 << 40).await?;
+    Ok(socket)
 }
 
 /// A connection whose service sends everything back.
-pub async fn echo(address: std::net::SocketAddr) -> TcpStream {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.set_nodelay(true).unwrap();
-    socket.write_u8(b'e').await.unwrap();
-    socket
+pub async fn echo(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    socket.write_u8(b'e').await?;
+    Ok(socket)
+}
+
+/// The same, and a byte went there and back.
+pub async fn opened(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut socket = echo(address).await?;
+    socket.write_u8(7).await?;
+    assert_eq!(socket.read_u8().await?, 7);
+    Ok(socket)
+}
+
+/// A whole stream: opened, used for a byte, and finished by both ends.
+pub async fn open_and_finish(address: SocketAddr) -> io::Result<()> {
+    let mut socket = opened(address).await?;
+    socket.shutdown().await?;
+    assert_eq!(socket.read(&mut [0]).await?, 0, "a byte that nobody sent");
+    Ok(())
 }
 
 /// One small message there and back.
-pub async fn ping(socket: &mut TcpStream, message: [u8; 64]) {
+pub async fn ping(socket: &mut TcpStream, message: [u8; 64]) -> io::Result<()> {
     let mut back = [0; 64];
-    socket.write_all(&message).await.unwrap();
-    socket.read_exact(&mut back).await.unwrap();
+    socket.write_all(&message).await?;
+    socket.read_exact(&mut back).await?;
     assert_eq!(back, message);
+    Ok(())
 }
