@@ -13,6 +13,7 @@ mod proxy;
 mod relay;
 mod request;
 mod rules;
+mod setup;
 mod site;
 mod streams;
 
@@ -39,11 +40,12 @@ use process::Process;
 
 pub use harness::Test;
 pub use objects::Versions;
-pub use operator::{LEADS_LIMIT, Operator};
+pub use operator::{LEADS_LIMIT, Operator, Profile};
 pub use proxy::Proxy;
 pub use relay::Relay;
 pub use request::{Call, Verb};
 pub use rules::{Fault, On, Refusal, Rule};
+pub use setup::Installed;
 pub use site::{LIMIT, Site, link};
 
 /// How long the API server may take to be ready: three seconds on an idle machine.
@@ -64,13 +66,22 @@ const CONTROLLERS: &str = "namespace-controller,serviceaccount-controller,garbag
 #[derive(Clone, Debug)]
 pub struct Tools {
     programs: PathBuf,
-    helm: PathBuf,
+    tools: PathBuf,
 }
 
 impl Tools {
     /// Those of a lab, made where they are missing; else why there are none, in one line.
     pub fn of(lab: &Lab) -> Result<Self, String> {
-        let made = || anyhow::Ok(Self { programs: lab.programs()?, helm: lab.tools(&["helm3"])?.join("helm3") });
+        Self::make(lab, &["helm3"])
+    }
+
+    /// Those, and what plays nodes.
+    pub fn with_nodes(lab: &Lab) -> Result<Self, String> {
+        Self::make(lab, &["helm3", "kwok"])
+    }
+
+    fn make(lab: &Lab, tools: &[&str]) -> Result<Self, String> {
+        let made = || anyhow::Ok(Self { programs: lab.programs()?, tools: lab.tools(tools)? });
         // The last line of what the lab says is why, and what to do.
         made().map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())
     }
@@ -131,8 +142,8 @@ impl Plane {
     }
 
     /// Helm.
-    fn helm(&self) -> &Path {
-        &self.tools.helm
+    fn helm(&self) -> PathBuf {
+        self.tools.tools.join("helm3")
     }
 
     /// Stops the API server, as a failed node does; connections break. Returns when it is gone.

@@ -7,9 +7,7 @@ use anyhow::{Result, ensure};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use securelink_crds::conditions::ConditionType;
 use securelink_crds::{LinkCut, SecureLink};
-use securelink_e2e::plane::{
-    Fault, LIMIT, On, Operator, Plane, Proxy, Refusal, Relay, Site, Test, Verb, harness, link,
-};
+use securelink_e2e::plane::{Fault, Installed, LIMIT, On, Plane, Refusal, Relay, Site, Test, Verb, harness, link};
 use securelink_e2e::wait::until;
 use serde_json::json;
 
@@ -74,19 +72,10 @@ async fn f73_a_relay_that_starts_while_the_deletion_of_its_link_waits_is_cut(pla
 }
 
 /// An installation with a link of one relay, as far as it is made where no pod starts.
-async fn made(plane: &Plane) -> Result<(Site<'_>, Proxy, Operator)> {
-    let site = Site::new(plane).await?;
-    let proxy = Proxy::start(plane).await?;
-    let mut operator = site.operator(&proxy, "one").await?;
-    operator.leads().await?;
-    site.identity().await?;
-    site.identity_is_ready().await?;
+async fn made(plane: &Plane) -> Result<Installed<'_>> {
     let mut europol = link("europol");
     europol["spec"]["relay"] = json!({ "replicas": 1 });
-    site.links.create::<SecureLink>(europol).await?;
-    site.until_says("europol", ConditionType::RelayAvailable, "Pending").await?;
-    site.until_pods(&["europol"]).await?;
-    Ok((site, proxy, operator))
+    plane.with_links(vec![europol]).await
 }
 
 /// The link's relay, when the operator has heard of it.

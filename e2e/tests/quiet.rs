@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use securelink_crds::SecureLink;
 use securelink_crds::conditions::ConditionType;
-use securelink_e2e::plane::{Call, LIMIT, Operator, Plane, Proxy, Site, Test, Verb, harness, link};
+use securelink_e2e::plane::{Call, Installed, LIMIT, Operator, Plane, Proxy, Site, Test, Verb, harness, link};
 use securelink_e2e::wait::until;
 use serde_json::json;
 
@@ -33,12 +33,7 @@ fn main() -> ExitCode {
 }
 
 async fn a_link_is_made_with_the_rights_of_the_chart_and_without_reading_an_object(plane: &Plane) -> Result<()> {
-    let site = Site::new(plane).await?;
-    let proxy = Proxy::start(plane).await?;
-    let mut operator = site.operator(&proxy, "one").await?;
-    operator.leads().await?;
-    site.identity().await?;
-    site.identity_is_ready().await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let mark = proxy.mark();
     site.link("europol").await?;
     site.until_says("europol", ConditionType::RelayAvailable, "Pending").await?;
@@ -120,19 +115,9 @@ async fn looked(site: &Site<'_>, operator: &Operator, names: &[&str]) -> Result<
     site.look_again(operator, names, LIMIT).await
 }
 
-/// An installation with links that are made as far as they can be where no relay starts.
-async fn made<'a>(plane: &'a Plane, names: &[&str]) -> Result<(Site<'a>, Proxy, Operator)> {
-    let site = Site::new(plane).await?;
-    let proxy = Proxy::start(plane).await?;
-    let mut operator = site.operator(&proxy, "one").await?;
-    operator.leads().await?;
-    for name in names {
-        site.link(name).await?;
-    }
-    for name in names {
-        site.until_says(name, ConditionType::RelayAvailable, "Pending").await?;
-    }
-    site.until_pods(names).await?;
+/// An installation with links that are made as far as they can be where no relay starts, looked at once more.
+async fn made<'a>(plane: &'a Plane, names: &[&str]) -> Result<Installed<'a>> {
+    let (site, proxy, operator) = plane.with_links(names.iter().map(|name| link(name)).collect()).await?;
     looked(&site, &operator, names).await?;
     let relays = site.api::<Deployment>().list(&kube::api::ListParams::default()).await?;
     let relays: Vec<String> = relays.items.iter().map(ResourceExt::name_any).collect();

@@ -1,4 +1,4 @@
-//! Runs the tests of one file one after the other on one control plane, and closes with cargo's lines.
+//! Runs the tests of one file, on one control plane one after the other or on several, and closes with cargo's lines.
 //!
 //! A test that cannot run here is reported as ignored, never as passed.
 
@@ -35,18 +35,26 @@ impl Test {
     }
 }
 
-/// Started by the first test that runs.
+/// The most control planes of one process: each takes about 700 MB, and most tests wait most of their time.
+pub const MOST_PLANES: usize = 3;
+
+/// What tests are run with.
 struct Stage {
     tools: Tools,
     logs: PathBuf,
-    plane: Mutex<Option<Plane>>,
+    /// Those that no test uses now. A test has one for itself: an operator looks at all that is on it.
+    planes: Mutex<Vec<Plane>>,
 }
 
-/// The `main` of a test file. `logs` is where a failed test leaves what it saw.
+/// The `main` of a test file: one test after the other. `logs` is where a failed test leaves what it saw.
 pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
+    run_on(1, logs, tests)
+}
+
+/// The same on as many control planes, or as `--test-threads` says; at most [`MOST_PLANES`].
+pub fn run_on(planes: usize, logs: &str, tests: Vec<Test>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // One after another: an operator looks at all that is on the control plane.
-    arguments.test_threads = Some(1);
+    arguments.test_threads = Some(arguments.test_threads.unwrap_or(planes).min(planes).min(MOST_PLANES));
     let tools = if arguments.list { Err("listed only".to_owned()) } else { Tools::of(&Lab::default()) };
     if let (Err(reason), false) = (&tools, arguments.list) {
         tell(&format!("plane: every test is skipped: {reason}"));
@@ -55,7 +63,7 @@ pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
         }
     }
     let stage = tools
-        .map(|tools| Arc::new(Stage { tools, logs: PathBuf::from(logs).join("e2e-logs"), plane: Mutex::default() }));
+        .map(|tools| Arc::new(Stage { tools, logs: PathBuf::from(logs).join("e2e-logs"), planes: Mutex::default() }));
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => Arc::new(runtime),
         Err(error) => {
@@ -76,18 +84,24 @@ pub fn run(logs: &str, tests: Vec<Test>) -> ExitCode {
     let code = libtest_mimic::run(&arguments, trials.collect()).exit_code();
     if let Ok(stage) = stage {
         // Its programs end before what waits for them.
-        runtime.block_on(async { drop(stage.plane.lock().await.take()) });
+        runtime.block_on(async { stage.planes.lock().await.clear() });
     }
     code
 }
 
 impl Stage {
     async fn run(&self, test: &Test) -> Result<()> {
-        let mut stage = self.plane.lock().await;
-        let plane = match &mut *stage {
+        let waiting = self.planes.lock().await.pop();
+        let plane = match waiting {
             Some(plane) => plane,
-            none => none.insert(Plane::start(&self.tools).await.context("a control plane")?),
+            None => Plane::start(&self.tools).await.context("a control plane")?,
         };
+        let outcome = self.run_on(&plane, test).await;
+        self.planes.lock().await.push(plane);
+        outcome
+    }
+
+    async fn run_on(&self, plane: &Plane, test: &Test) -> Result<()> {
         let began = Instant::now();
         let mut outcome = (test.body)(plane).await;
         tell(&format!("{}: {} ms", test.name, began.elapsed().as_millis()));
@@ -104,7 +118,7 @@ impl Stage {
 }
 
 /// Keeps the logs of a control plane and its operators, and shows the end of each operator's.
-fn keep_logs(from: &Path, to: &Path) -> Result<()> {
+pub fn keep_logs(from: &Path, to: &Path) -> Result<()> {
     /// Lines at the end of an operator's log that are shown.
     const SHOWN: usize = 40;
     std::fs::create_dir_all(to)?;

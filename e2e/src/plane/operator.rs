@@ -1,7 +1,7 @@
 //! The operator as a process of its own, built from this checkout, whose API server is a proxy.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,15 @@ pub const LEADS_LIMIT: Duration = Duration::from_mins(2);
 /// How long one that was told to end may take.
 const END_LIMIT: Duration = Duration::from_mins(1);
 
+/// How a program of this checkout is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// As the test itself.
+    Same,
+    /// As it ships.
+    Release,
+}
+
 /// A running replica.
 pub struct Operator {
     process: Process,
@@ -30,10 +39,10 @@ pub struct Operator {
 
 impl Operator {
     /// Starts a replica of that name, which is the pod's.
-    pub(super) async fn start(site: &Site<'_>, proxy: &Proxy, name: &str) -> Result<Self> {
+    pub(super) async fn start(site: &Site<'_>, proxy: &Proxy, name: &str, profile: Profile) -> Result<Self> {
         let plane = site.plane();
         // What cargo does to the machine meanwhile must not stop the runtime.
-        let program = tokio::task::spawn_blocking(|| program("securelink-operator"))
+        let program = tokio::task::spawn_blocking(move || program("securelink-operator", profile))
             .await
             .context("cannot build the operator")??;
         let port = plane.port();
@@ -130,6 +139,16 @@ impl Operator {
         self.process.resident()
     }
 
+    /// The most memory that it has had, in bytes.
+    pub fn peak(&self) -> Result<u64> {
+        self.process.peak()
+    }
+
+    /// The processor time that it has used.
+    pub fn processor(&self) -> Result<Duration> {
+        self.process.processor()
+    }
+
     /// Pauses it, or lets it go on.
     pub fn pause(&self, paused: bool) -> Result<()> {
         self.process.signal(if paused { Signal::STOP } else { Signal::CONT })
@@ -153,25 +172,28 @@ impl Operator {
 }
 
 /// A program of this checkout, named as its package; built once a run.
-pub(super) fn program(package: &'static str) -> Result<PathBuf> {
-    type Built = BTreeMap<&'static str, Result<PathBuf, String>>;
+pub(super) fn program(package: &'static str, profile: Profile) -> Result<PathBuf> {
+    type Built = BTreeMap<(&'static str, Profile), Result<PathBuf, String>>;
     static BUILT: Mutex<Built> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    let one = built.entry(package).or_insert_with(|| build(package).map_err(|error| format!("{error:#}")));
-    one.clone().map_err(|error| anyhow!(error))
+    let one = built.entry((package, profile));
+    one.or_insert_with(|| build(package, profile).map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!(error))
 }
 
-fn build(package: &str) -> Result<PathBuf> {
+fn build(package: &str, profile: Profile) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--locked", "--package", package]).current_dir(checkout());
-    if !cfg!(debug_assertions) {
+    let release = profile == Profile::Release || !cfg!(debug_assertions);
+    if release {
         command.arg("--release");
     }
     let status = command.status().context("cannot run cargo")?;
     ensure!(status.success(), "cargo cannot build {package}: {status}");
-    // Beside the folder of this test's own program.
+    // This test's own program is in TARGET/PROFILE/deps.
     let own = std::env::current_exe().context("where this program is")?;
-    let folder = own.parent().and_then(Path::parent).context("a folder above this program's")?;
-    Ok(folder.join(package))
+    let target = own.ancestors().nth(3).context("a folder above this program's")?;
+    Ok(target.join(if release { "release" } else { "debug" }).join(package))
 }

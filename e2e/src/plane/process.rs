@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -66,11 +67,35 @@ impl Process {
 
     /// The memory that it has now, in bytes.
     pub(super) fn resident(&self) -> Result<u64> {
-        let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the memory of a process")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("the memory of a process")?;
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it has had, in bytes.
+    pub(super) fn peak(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> Result<u64> {
+        let status = self.says_kernel("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).context("the memory of a process")?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("the memory of a process")?;
         Ok(kilobytes * 1024)
+    }
+
+    /// The processor time that it has used.
+    pub(super) fn processor(&self) -> Result<Duration> {
+        /// `USER_HZ`: a second in what the kernel tells, whatever its own clock.
+        const HERTZ: u64 = 100;
+        let stat = self.says_kernel("stat")?;
+        // Behind its name, which may hold anything: the 14th and 15th field of all.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace().skip(11));
+        let ticks: Option<u64> = fields.and_then(|fields| fields.take(2).map(|it| it.parse::<u64>().ok()).sum());
+        Ok(Duration::from_millis(ticks.context("the processor time of a process")? * 1000 / HERTZ))
+    }
+
+    fn says_kernel(&self, what: &str) -> Result<String> {
+        let pid = self.child.id().with_context(|| format!("{} has ended", self.name))?;
+        std::fs::read_to_string(format!("/proc/{pid}/{what}")).with_context(|| format!("what {} uses", self.name))
     }
 
     /// The end of its log.

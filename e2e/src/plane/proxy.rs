@@ -94,6 +94,12 @@ impl Proxy {
         seen.get(mark..).unwrap_or_default().to_vec()
     }
 
+    /// Of how many requests after a mark this holds.
+    pub fn count_since(&self, mark: usize, holds: impl Fn(&Call) -> bool) -> usize {
+        let seen = self.state.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(mark..).unwrap_or_default().iter().filter(|call| holds(call)).count()
+    }
+
     /// The writes after a mark, but those of a lease.
     pub fn writes_since(&self, mark: usize) -> Vec<Call> {
         self.since(mark).into_iter().filter(Call::is_write).collect()

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::operator::program;
+use super::operator::{Profile, program};
 use super::process::{Process, guarded};
 use super::{LOOK, Site};
 
@@ -28,8 +28,9 @@ impl Relay {
     /// Starts a relay with what is stored for it now, as the first pod of a link. It is the only one of its control plane.
     pub async fn start(site: &Site<'_>, link: &str) -> Result<Self> {
         let plane = site.plane();
-        let program =
-            tokio::task::spawn_blocking(|| program("securelink")).await.context("cannot build the relay")??;
+        let program = tokio::task::spawn_blocking(|| program("securelink", Profile::Same))
+            .await
+            .context("cannot build the relay")??;
         let folder = |purpose: &str| plane.folder().join(format!("{}-{link}-{purpose}", site.links.name));
         let (config, leaf, scratch) = (folder("config"), folder("leaf"), folder("scratch"));
         let stored =

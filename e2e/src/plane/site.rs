@@ -14,7 +14,7 @@ use securelink_crds::conditions::{Condition, ConditionType, find};
 use securelink_crds::{LinkIdentity, SecureLink};
 use serde_json::{Value, json};
 
-use super::{FIELD_MANAGER, Operator, Plane, Proxy, checkout};
+use super::{FIELD_MANAGER, Operator, Plane, Profile, Proxy, checkout};
 use crate::cluster::Namespace;
 use crate::installed::OPERATOR;
 use crate::wait::until;
@@ -122,7 +122,12 @@ impl<'a> Site<'a> {
 
     /// Starts a replica of the operator.
     pub async fn operator(&self, proxy: &Proxy, name: &str) -> Result<Operator> {
-        Operator::start(self, proxy, name).await
+        Operator::start(self, proxy, name, Profile::Same).await
+    }
+
+    /// Starts a replica that is built in this way.
+    pub async fn operator_built(&self, profile: Profile, proxy: &Proxy, name: &str) -> Result<Operator> {
+        Operator::start(self, proxy, name, profile).await
     }
 
     /// The objects of a kind where links are.

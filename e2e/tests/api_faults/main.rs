@@ -7,8 +7,7 @@ mod server;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use securelink_e2e::plane::{Operator, Plane, Proxy, Site, harness};
+use securelink_e2e::plane::harness;
 
 /// Objects that a link has, beside its pods.
 const OBJECTS: usize = 8;
@@ -25,16 +24,5 @@ pub(crate) use tests;
 
 fn main() -> ExitCode {
     let tests = [server::tests(), others::tests(), rights::tests()].into_iter().flatten();
-    harness::run(env!("CARGO_TARGET_TMPDIR"), tests.collect())
-}
-
-/// An installation whose operator leads and whose identity is ready.
-async fn leading(plane: &Plane) -> Result<(Site<'_>, Proxy, Operator)> {
-    let site = Site::new(plane).await?;
-    let proxy = Proxy::start(plane).await?;
-    let mut operator = site.operator(&proxy, "one").await?;
-    operator.leads().await?;
-    site.identity().await?;
-    site.identity_is_ready().await?;
-    Ok((site, proxy, operator))
+    harness::run_on(harness::MOST_PLANES, env!("CARGO_TARGET_TMPDIR"), tests.collect())
 }

@@ -14,7 +14,7 @@ use securelink_e2e::plane::{Call, Fault, LIMIT, On, Plane, Proxy, Site, Verb, li
 use securelink_e2e::wait::until;
 use serde_json::json;
 
-use super::{OBJECTS, leading};
+use super::OBJECTS;
 
 super::tests! {
     f12_a_link_in_a_namespace_that_ends_holds_no_other_up
@@ -30,7 +30,7 @@ super::tests! {
 }
 
 async fn f12_a_link_in_a_namespace_that_ends_holds_no_other_up(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     site.link("europol").await?;
     done(&site, "europol").await?;
     let ending = site.elsewhere(plane.namespace("ending").await?);
@@ -53,7 +53,7 @@ async fn f12_a_link_in_a_namespace_that_ends_holds_no_other_up(plane: &Plane) ->
 }
 
 async fn f16_a_webhook_that_is_down_is_named_and_what_it_does_not_concern_is_made(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let webhook = json!({
         "metadata": { "name": "somebody-elses" },
         "webhooks": [{
@@ -76,7 +76,7 @@ async fn f16_a_webhook_that_is_down_is_named_and_what_it_does_not_concern_is_mad
 }
 
 async fn f28_a_quota_that_is_used_up_is_named_and_what_it_does_not_concern_is_made(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let quota = json!({ "metadata": { "name": "nothing" }, "spec": { "hard": { "services": "0" } } });
     site.links.create::<ResourceQuota>(quota).await?;
     let counted = |it: Option<&ResourceQuota>| {
@@ -108,7 +108,7 @@ async fn held_up(site: &Site<'_>, proxy: &Proxy, words: &str) -> Result<()> {
 }
 
 async fn f18_a_service_of_somebody_else_keeps_its_name_until_it_goes(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let foreign = json!({ "metadata": { "name": "europol-siena" }, "spec": { "ports": [{ "port": 1 }] } });
     let foreign: Service = site.links.create(foreign).await?;
     site.link("europol").await?;
@@ -123,7 +123,7 @@ async fn f18_a_service_of_somebody_else_keeps_its_name_until_it_goes(plane: &Pla
 }
 
 async fn f19_a_link_made_anew_under_its_name_gets_objects_of_its_own(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let rule = proxy.rule(On::verbs([Verb::Create]).of("configmaps").times(1), Fault::HoldAnswer);
     site.link("europol").await?;
     rule.met(1, LIMIT).await?;
@@ -142,7 +142,7 @@ async fn f19_a_link_made_anew_under_its_name_gets_objects_of_its_own(plane: &Pla
 }
 
 async fn f20_a_link_deleted_while_its_certificate_is_issued_leaves_nothing(plane: &Plane) -> Result<()> {
-    let (site, proxy, _operator) = leading(plane).await?;
+    let (site, proxy, _operator) = plane.ready().await?;
     let rule = proxy.rule(On::verbs([Verb::Create]).of("secrets").within(&site.links.name).times(1), Fault::Hold);
     site.link("europol").await?;
     rule.met(1, LIMIT).await?;
@@ -154,7 +154,7 @@ async fn f20_a_link_deleted_while_its_certificate_is_issued_leaves_nothing(plane
 }
 
 async fn f21_a_spec_that_flips_every_50_ms_ends_as_it_was_written_last(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     site.link("europol").await?;
     done(&site, "europol").await?;
     let links = site.api::<SecureLink>();
@@ -177,7 +177,7 @@ async fn f21_a_spec_that_flips_every_50_ms_ends_as_it_was_written_last(plane: &P
 }
 
 async fn f27_a_fight_over_replicas_is_not_fought_for_ever(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     site.link("europol").await?;
     done(&site, "europol").await?;
     let mark = proxy.mark();
@@ -201,7 +201,7 @@ async fn f27_a_fight_over_replicas_is_not_fought_for_ever(plane: &Plane) -> Resu
 }
 
 async fn f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may(plane: &Plane) -> Result<()> {
-    let (site, proxy, _operator) = leading(plane).await?;
+    let (site, proxy, _operator) = plane.ready().await?;
     let other = site.elsewhere(plane.namespace("foreign").await?);
     let mark = proxy.mark();
     other.link("frontex").await?;
@@ -215,7 +215,7 @@ async fn f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may(plane: &
 }
 
 async fn of_two_links_to_one_organization_the_younger_waits_for_the_end_of_the_older(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     site.link("europol").await?;
     done(&site, "europol").await?;
     let before = site.versions().await?;

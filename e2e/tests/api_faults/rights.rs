@@ -10,8 +10,6 @@ use securelink_crds::conditions::{Condition, ConditionType};
 use securelink_e2e::plane::{Fault, On, Plane, Proxy, Refusal, Site, Verb};
 use serde_json::{Value, json};
 
-use super::leading;
-
 super::tests! {
     f17_each_right_to_see_what_a_link_has_is_named_where_it_lacks
     f17_each_right_to_write_what_a_link_has_is_named_where_it_lacks
@@ -33,7 +31,7 @@ const OBJECTS: [(&str, &str, &str, &str); 7] = [
 ];
 
 async fn f17_each_right_to_see_what_a_link_has_is_named_where_it_lacks(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     site.link("europol").await?;
     site.until_says("europol", ConditionType::RelayAvailable, "Pending").await?;
     let watched = OBJECTS.iter().map(|(resource, ..)| *resource).chain(["pods"]).map(|resource| (resource, "watch"));
@@ -69,7 +67,7 @@ async fn ending(proxy: &Proxy) -> Condition {
 }
 
 async fn f17_each_right_to_write_what_a_link_has_is_named_where_it_lacks(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     site.link("europol").await?;
     site.until_says("europol", ConditionType::RelayAvailable, "Pending").await?;
     for object in OBJECTS {

@@ -9,7 +9,7 @@ use kube::api::DeleteParams;
 use securelink_crds::conditions::ConditionType;
 use securelink_e2e::plane::{Fault, LEADS_LIMIT, LIMIT, On, Plane, Proxy, Refusal, Site, Verb};
 
-use super::{OBJECTS, leading};
+use super::OBJECTS;
 
 super::tests! {
     f01_an_api_server_that_restarts_while_twenty_links_are_made_ends_with_all_of_them
@@ -32,7 +32,7 @@ const LINKS: usize = 20;
 async fn f01_an_api_server_that_restarts_while_twenty_links_are_made_ends_with_all_of_them(
     plane: &Plane,
 ) -> Result<()> {
-    let (site, proxy, _operator) = leading(plane).await?;
+    let (site, proxy, _operator) = plane.ready().await?;
     let names: Vec<String> = (0..LINKS).map(|number| format!("partner-{number}")).collect();
     let mark = proxy.mark();
     try_join_all(names.iter().map(|name| site.link(name))).await?;
@@ -55,7 +55,7 @@ async fn f01_an_api_server_that_restarts_while_twenty_links_are_made_ends_with_a
 async fn f02_a_leader_whose_requests_are_swallowed_gives_up_and_a_link_made_meanwhile_comes_up(
     plane: &Plane,
 ) -> Result<()> {
-    let (site, proxy, mut operator) = leading(plane).await?;
+    let (site, proxy, mut operator) = plane.ready().await?;
     let rule = proxy.rule(On::all(), Fault::Hang);
     site.link("europol").await?;
     operator.says("this replica leads no more", LEADS_LIMIT).await?;
@@ -64,7 +64,7 @@ async fn f02_a_leader_whose_requests_are_swallowed_gives_up_and_a_link_made_mean
 }
 
 async fn f03_a_server_that_asks_for_ten_minutes_of_patience_is_asked_again_before(plane: &Plane) -> Result<()> {
-    let (site, proxy, _operator) = leading(plane).await?;
+    let (site, proxy, _operator) = plane.ready().await?;
     let busy = Fault::Refuse(Refusal::code(429).retry_after(600));
     let rule = proxy.rule(On::writes().within(&site.links.name).times(3), busy);
     site.link("europol").await?;
@@ -74,7 +74,7 @@ async fn f03_a_server_that_asks_for_ten_minutes_of_patience_is_asked_again_befor
 }
 
 async fn f06_watches_that_are_refused_as_too_old_begin_anew(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let rule = proxy.rule(On::verbs([Verb::Watch]).times(40), Fault::WatchError(Refusal::code(410)));
     let mark = proxy.mark();
     proxy.end_watches();
@@ -87,7 +87,7 @@ async fn f06_watches_that_are_refused_as_too_old_begin_anew(plane: &Plane) -> Re
 }
 
 async fn f07_an_object_that_vanishes_while_the_next_is_made_is_made_anew(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let rule = proxy.rule(On::verbs([Verb::Create]).of("deployments").times(1), Fault::Hold);
     site.link("europol").await?;
     rule.met(1, LIMIT).await?;
@@ -134,7 +134,7 @@ async fn f10_caches_that_are_five_seconds_behind_change_nothing_twice(plane: &Pl
 }
 
 async fn f11_watches_that_end_every_second_cause_no_write(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = leading(plane).await?;
+    let (site, proxy, operator) = plane.ready().await?;
     let mark = proxy.mark();
     site.link("europol").await?;
     let ending = async {
@@ -187,12 +187,7 @@ async fn f05_a_write_that_was_done_and_answered_as_failed_is_not_done_twice(plan
 
 /// A link comes up although each object's first write goes wrong so.
 async fn every_first_write(plane: &Plane, fault: Fault) -> Result<()> {
-    let site = Site::new(plane).await?;
-    let proxy = Proxy::start(plane).await?;
-    let mut operator = site.operator(&proxy, "one").await?;
-    operator.leads().await?;
-    site.identity().await?;
-    site.identity_is_ready().await?;
+    let (site, proxy, _operator) = plane.ready().await?;
     let rule = proxy.rule(On::writes().within(&site.links.name).first_of_each(), fault);
     site.link("europol").await?;
     site.until_says("europol", ConditionType::RelayAvailable, "Pending").await?;
@@ -207,10 +202,7 @@ async fn every_first_write(plane: &Plane, fault: Fault) -> Result<()> {
 async fn f22_a_leader_killed_after_any_of_its_writes_leaves_a_link_that_the_next_one_completes(
     plane: &Plane,
 ) -> Result<()> {
-    let site = Site::new(plane).await?;
-    let proxy = Proxy::start(plane).await?;
-    let mut operator = site.operator(&proxy, "one").await?;
-    operator.leads().await?;
+    let (site, proxy, mut operator) = plane.leading().await?;
     site.identity().await?;
     let fingerprint = site.identity_is_ready().await?;
     for written in 0..OBJECTS {
