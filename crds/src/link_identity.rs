@@ -96,7 +96,8 @@ pub struct BuiltInIssuer {}
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretIssuer {
-    /// A Secret in this namespace with tls.key, tls.crt (intermediate first) and ca.crt (the root). Example: link-issuer.
+    /// A Secret in this namespace with tls.key, tls.crt (intermediate first) and ca.crt (the root). It is used only with the
+    /// label `securelink.dev/issuer-of`, whose value is this identity's name: its owner's consent. Example: link-issuer.
     #[schemars(schema_with = "forms::object_name")]
     pub name: String,
 }
