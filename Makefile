@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: test tools format lint direction deny docs charts unit demo e2e soak fuzz bench bench-short bench-peers manifests clean
+.PHONY: test tools format lint direction deny docs charts unit demo e2e soak fuzz bench bench-short bench-peers scale manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, Helm charts, tests, the demo as a user runs it, and
 ## the end-to-end tests on kind clusters.
@@ -67,6 +67,12 @@ bench-short:
 ## The same beside the relays of others, which it installs where they lack. Writes the tables and the plot into docs.
 bench-peers:
 	$(CARGO) bench --locked -p securelink-relay --bench relay -- --peers --write $(CURDIR)/docs/benchmarks
+
+## How the operator scales: a thousand links, five hundred relays (docs/scale.md). `make scale SCALE="--links 100 --rest 30s"` is
+## smaller, `make scale SCALE=--help` says what else there is.
+SCALE ?=
+scale:
+	$(CARGO) bench --locked -p securelink-e2e --bench scale -- $(SCALE)
 
 ## Writes the CRD manifests anew from the types, and into their chart.
 manifests:

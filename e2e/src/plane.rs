@@ -6,6 +6,7 @@
 
 mod certificates;
 pub mod harness;
+mod nodes;
 mod objects;
 mod operator;
 mod process;
@@ -39,6 +40,7 @@ use certificates::Certificates;
 use process::Process;
 
 pub use harness::Test;
+pub use nodes::Addresses;
 pub use objects::Versions;
 pub use operator::{LEADS_LIMIT, Operator, Profile};
 pub use proxy::Proxy;

@@ -1,7 +1,7 @@
 //! The operator as a process of its own, built from this checkout, whose API server is a proxy.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -39,24 +39,27 @@ pub struct Operator {
 
 impl Operator {
     /// Starts a replica of that name, which is the pod's.
-    pub(super) async fn start(site: &Site<'_>, proxy: &Proxy, name: &str, profile: Profile) -> Result<Self> {
+    pub(super) fn start(site: &Site<'_>, program: &Path, proxy: &Proxy, name: &str) -> Result<Self> {
         let plane = site.plane();
-        // What cargo does to the machine meanwhile must not stop the runtime.
-        let program = tokio::task::spawn_blocking(move || program("securelink-operator", profile))
-            .await
-            .context("cannot build the operator")??;
         let port = plane.port();
         let file = |ending: &str| plane.folder().join(format!("{}-{port}.{ending}", site.own.name));
         let (kubeconfig, config, log) = (file("kubeconfig"), file("yaml"), file("log"));
         write_kubeconfig(&kubeconfig, &json!({ "server": proxy.url() }), &site.token)?;
         std::fs::write(&config, &site.config).with_context(|| format!("cannot write {}", config.display()))?;
         let shown = format!("{}:{port}", plane.cluster.address);
-        let mut command = guarded(&program);
+        let mut command = guarded(program);
         command.arg("--config").arg(&config).args(["--listen", &shown]);
         command.env("KUBECONFIG", &kubeconfig).env("POD_NAMESPACE", &site.own.name).env("POD_NAME", name);
         command.env_remove("KUBERNETES_SERVICE_HOST");
         let process = Process::spawn(name, &mut command, &log)?;
         Ok(Self { process, log, shown })
+    }
+
+    /// The program, built from this checkout.
+    pub async fn built(profile: Profile) -> Result<PathBuf> {
+        // What cargo does to the machine meanwhile must not stop the runtime.
+        let built = tokio::task::spawn_blocking(move || program("securelink-operator", profile)).await;
+        built.context("cannot build the operator")?
     }
 
     /// Returns when it leads.

@@ -1,5 +1,6 @@
 //! One installation on a control plane: a namespace of the operator and one of links, with the rights of the chart.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -122,12 +123,12 @@ impl<'a> Site<'a> {
 
     /// Starts a replica of the operator.
     pub async fn operator(&self, proxy: &Proxy, name: &str) -> Result<Operator> {
-        Operator::start(self, proxy, name, Profile::Same).await
+        self.operator_of(&Operator::built(Profile::Same).await?, proxy, name)
     }
 
-    /// Starts a replica that is built in this way.
-    pub async fn operator_built(&self, profile: Profile, proxy: &Proxy, name: &str) -> Result<Operator> {
-        Operator::start(self, proxy, name, profile).await
+    /// Starts a replica of this program.
+    pub fn operator_of(&self, program: &Path, proxy: &Proxy, name: &str) -> Result<Operator> {
+        Operator::start(self, program, proxy, name)
     }
 
     /// The objects of a kind where links are.
