@@ -11,6 +11,7 @@ mod lines;
 mod problem;
 mod spelling;
 mod structure;
+mod texts;
 
 use std::collections::BTreeSet;
 

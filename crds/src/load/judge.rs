@@ -1,6 +1,6 @@
 //! The judgment on one object: schema, defaults, CEL rules, types, in an API server's order.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use kube::CustomResourceExt;
 use kube::core::cel::{CompiledSchema, ErrorKind, ValidationError, Validator, apply_defaults, compile_schema};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::problem::{ObjectId, Problem, shown};
 use super::structure::{Findings, drop_nulls};
+use super::texts::Texts;
 use super::{MAX_PROBLEMS, Object, spelling};
 use crate::{LinkCut, LinkIdentity, LinkPolicy, SecureLink, definitions};
 
@@ -37,7 +38,11 @@ const METADATA: [&str; 16] = [
 
 struct Judge {
     schema: Value,
-    rules: CompiledSchema,
+    /// What texts have to look like, and the rules beside that: enough where all of them hold.
+    texts: Texts,
+    others: CompiledSchema,
+    /// All rules; made for the first object that breaks one.
+    rules: OnceLock<CompiledSchema>,
 }
 
 static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
@@ -50,7 +55,7 @@ static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
         schema["properties"]["metadata"] = json!({"type": "object"});
         schema
     };
-    definitions().iter().map(schema).map(|schema| Judge { rules: compile_schema(&schema), schema }).collect()
+    definitions().iter().map(schema).map(Judge::new).collect()
 });
 
 /// Judges an object of one of the four kinds as an API server would: schema with unknown fields refused, defaults, CEL
@@ -76,6 +81,12 @@ pub fn judge(value: &Value, old: Option<&Value>) -> Result<Object, Vec<Problem>>
 }
 
 impl Judge {
+    fn new(schema: Value) -> Self {
+        let mut rest = schema.clone();
+        let texts = Texts::take_out(&mut rest);
+        Self { schema, texts, others: compile_schema(&rest), rules: OnceLock::new() }
+    }
+
     /// Without nulls and status, with defaults and a namespace.
     fn prepare(&self, value: &Value) -> Value {
         let mut value = value.clone();
@@ -94,7 +105,11 @@ impl Judge {
     /// The CEL rules that do not hold. In an object that is not `sound` only what is said of single values counts: a rule over
     /// several fields would stumble over those that are missing.
     fn broken_rules(&self, value: &Value, old: Option<&Value>, sound: bool) -> Vec<Problem> {
-        let Err(errors) = Validator::new().validate_compiled(&self.rules, value, old) else { return Vec::new() };
+        if self.texts.hold(value) && Validator::new().validate_compiled(&self.others, value, old).is_ok() {
+            return Vec::new();
+        }
+        let rules = self.rules.get_or_init(|| compile_schema(&self.schema));
+        let Err(errors) = Validator::new().validate_compiled(rules, value, old) else { return Vec::new() };
         let errors = errors.into_vec().into_iter().map(|error| (at(value, &error.field_path), error));
         errors
             .filter(|(found, error)| {
