@@ -9,12 +9,14 @@ use tokio::io::Interest;
 
 use crate::capacity;
 use crate::records::Records;
+use crate::scratch;
 use crate::wire::{Frame, Header, Kind, MAX_DATA_PAYLOAD, Message, Session, Violation, WireError};
 
-/// First size of a stream's buffers: one TLS record.
-const CHUNK_MIN: usize = 16 * 1024;
+/// First size of a stream's batches: one TLS record.
+const CHUNK_MIN: usize = scratch::SMALL;
 /// Largest: a whole DATA frame with its header, exactly 16 records (relay, "The wire").
 const CHUNK_MAX: usize = Header::LEN + MAX_DATA_PAYLOAD;
+const _: () = assert!(CHUNK_MAX == scratch::LARGE);
 
 /// A peer that leaves so much of ours untaken is not read: it could make us queue answers without end.
 const BACKLOG: usize = CHUNK_MAX;
@@ -63,7 +65,7 @@ pub(crate) struct Frames {
     unflushed: bool,
 }
 
-/// Bytes between `start` and `end` wait.
+/// Bytes between `start` and `end` wait. While there are none it owns no memory.
 #[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
@@ -82,9 +84,7 @@ impl Buffer {
 
     fn consume(&mut self, count: usize) {
         self.start += count.min(self.len());
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
+        self.release();
     }
 
     /// Room for `count` bytes behind those that wait.
@@ -94,14 +94,17 @@ impl Buffer {
             (self.start, self.end) = (0, self.len());
         }
         if self.bytes.len() < self.end + count {
-            self.bytes.resize(self.end + count, 0);
+            let mut larger = scratch::take(self.end + count);
+            larger[..self.end].copy_from_slice(&self.bytes[..self.end]);
+            scratch::give(std::mem::replace(&mut self.bytes, larger));
         }
         &mut self.bytes[self.end..]
     }
 
+    /// Gives the memory back where nothing waits.
     fn release(&mut self) {
         if self.len() == 0 {
-            *self = Self::default();
+            scratch::give(std::mem::take(self).bytes);
         }
     }
 }
@@ -147,7 +150,10 @@ impl Frames {
         let most = most.min(self.batch - Header::LEN);
         let room = self.outgoing.room(Header::LEN + most);
         let read = read(&mut room[Header::LEN..Header::LEN + most]);
-        let Ok(count @ 1..) = read else { return Ok(read) };
+        let Ok(count @ 1..) = read else {
+            self.outgoing.release();
+            return Ok(read);
+        };
         room[..Header::LEN].copy_from_slice(&Header { kind: Kind::Data, length: count }.encode());
         self.session.send(Frame::Data(count))?;
         self.outgoing.end += Header::LEN + count;
@@ -228,7 +234,10 @@ impl Frames {
             match self.records.poll_read(cx, &mut room[count..want]) {
                 Poll::Ready(Ok(0)) => break,
                 Poll::Ready(Ok(read)) => count += read,
-                Poll::Pending if count == 0 => return Poll::Pending,
+                Poll::Pending if count == 0 => {
+                    self.incoming.release();
+                    return Poll::Pending;
+                }
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) if count == 0 => return Poll::Ready(Err(error)),
                 Poll::Ready(Err(error)) => {
@@ -238,6 +247,7 @@ impl Frames {
             }
         }
         self.incoming.end += count;
+        self.incoming.release();
         if count == want {
             self.window = (self.window * 2).min(CHUNK_MAX);
         }
@@ -277,10 +287,8 @@ impl Frames {
         self.incoming.bytes.len()
     }
 
-    /// Gives buffers back while nothing moves.
+    /// Begins with small batches again.
     pub(crate) fn rest(&mut self) {
-        self.incoming.release();
-        self.outgoing.release();
         (self.batch, self.window) = (CHUNK_MIN, CHUNK_MIN);
     }
 

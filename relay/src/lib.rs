@@ -37,6 +37,7 @@ mod replicas;
 mod report;
 mod reserved;
 mod reverse;
+mod scratch;
 mod serve;
 mod stream;
 mod streams;
