@@ -3,9 +3,13 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use support::{PATIENCE, Pair, read_to_end};
+use support::{PATIENCE, Pair, Replicas, endpoint, open, read_to_end};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -118,4 +122,64 @@ async fn a_burst_of_clients_is_served_to_the_last() {
     timeout(PATIENCE, serving).await.expect("all are served");
     let report = pair.a.relay.report();
     assert!(report.peer.refused.is_empty(), "{:?}", report.peer.refused);
+}
+
+/// What may pass of another stream while a message goes there and back: some quanta of both relays. A thread that looks at
+/// its sockets only now and then lets tens of MiB pass.
+const MEANWHILE: u64 = 8 * 1024 * 1024;
+
+#[tokio::test]
+async fn where_one_thread_has_all_streams_a_message_does_not_wait_for_a_long_transfer() {
+    let (tell, told) = std::sync::mpsc::channel();
+    // The other relay has a thread of its own, or each would wait for the other's now and then.
+    let (_stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    thread::spawn(move || {
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        own.block_on(async {
+            tell.send(Replicas::apart(1).await).unwrap();
+            let _ = stopped.await;
+        });
+    });
+    let mut all = tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
+    let to = endpoint(all.b[0].listens_on());
+    all.add_dialer(|snapshot| snapshot.peer.endpoints = vec![to]).await;
+    all.until_met().await;
+    let address = all.a[0].import_address("at-b");
+    let ((source, sink), (client, service)) = (open(address, &all.at_b[0]).await, open(address, &all.at_b[0]).await);
+    let [mut source, mut sink, mut client, mut service] = [source, sink, client, service].map(|socket| {
+        let socket = socket.into_std().unwrap();
+        socket.set_nonblocking(false).unwrap();
+        socket
+    });
+    let passed = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&passed);
+    // Each thread ends with its stream, and only the relays are on this one.
+    thread::spawn(move || while source.write_all(&[7; 16_384]).is_ok() {});
+    thread::spawn(move || {
+        let mut buffer = vec![0; 262_144];
+        while let Ok(count @ 1..) = sink.read(&mut buffer) {
+            counted.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    });
+    thread::spawn(move || {
+        let mut byte = [0];
+        while service.read_exact(&mut byte).is_ok() && service.write_all(&byte).is_ok() {}
+    });
+    let pinging = tokio::task::spawn_blocking(move || {
+        while passed.load(Ordering::Relaxed) < MEANWHILE {
+            thread::yield_now();
+        }
+        let ping = |_| {
+            let before = passed.load(Ordering::Relaxed);
+            client.write_all(b"?").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            passed.load(Ordering::Relaxed) - before
+        };
+        let mut passed: Vec<u64> = (0..21).map(ping).collect();
+        passed.sort_unstable();
+        // Of the middle one: a thread of the test's may wait for a processor now and then.
+        passed[10]
+    });
+    let meanwhile = pinging.await.unwrap();
+    assert!(meanwhile <= MEANWHILE, "{meanwhile} bytes of the transfer passed during a message");
 }
