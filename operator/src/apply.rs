@@ -197,6 +197,14 @@ impl Applier<'_> {
         if lags {
             applied.look_again(LAG);
         }
+        let digest = memory::digest(desired);
+        if let Some(live) = &latest
+            && is_owned(live.as_ref(), self.uid)
+            && self.is_current(live.as_ref())
+            && self.memory.is_in_place(self.link, live.as_ref(), digest)
+        {
+            return Ok(());
+        }
         let wanted = as_value(desired);
         let live = match latest {
             Some(live) if !is_owned(live.as_ref(), self.uid) => return Err(self.is_taken(live.as_ref())),
@@ -207,16 +215,17 @@ impl Applier<'_> {
                 None => return Ok(()),
             },
         };
-        // A version of the configuration follows from the one before: of two leaders one is refused.
-        if K::KIND == ObjectKind::ConfigMap && live.meta().resource_version.as_deref() != self.stored {
+        if !self.is_current(live.as_ref()) {
             return Err(ApplyError::Moved { kind: K::KIND, name });
         }
         let found = differences(&as_value(live.as_ref()), &wanted);
         if found.is_empty() {
             self.memory.settle(K::KIND, self.link, &name, &wanted, &found);
+            self.memory.in_place(self.link, live.as_ref(), digest);
             return Ok(());
         }
         if self.memory.is_settled(K::KIND, self.link, &name, &wanted, &found) {
+            self.memory.in_place(self.link, live.as_ref(), digest);
             return Ok(());
         }
         if self.waits::<K>(&name, &wanted, applied) {
@@ -237,6 +246,12 @@ impl Applier<'_> {
         let left = differences(&as_value(now.as_ref()), &wanted);
         self.memory.settle(K::KIND, self.link, &name, &wanted, &left);
         Ok(())
+    }
+
+    /// Whether an object may be written. A version of the configuration follows from the one before: of two leaders one is
+    /// refused.
+    fn is_current<K: Kind>(&self, live: &K) -> bool {
+        K::KIND != ObjectKind::ConfigMap || live.meta().resource_version.as_deref() == self.stored
     }
 
     /// Whether to leave for now what others changed or removed: who does it again and again is not fought at full speed

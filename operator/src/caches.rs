@@ -4,6 +4,7 @@
 //! links, and Services behind exports in theirs, each only where the operator was granted it (P11).
 
 mod declared;
+mod peers;
 mod space;
 mod watching;
 
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Change, Gone, Hub};
 use crate::metrics::Metrics;
+
+use peers::Peers;
 
 pub use declared::{Cuts, Declarations, DeclaredIdentity, DeclaredLink, Policies};
 pub use space::{Access, Issuers, Space, Target};
@@ -44,27 +47,40 @@ impl Caches {
     /// Begins to watch. `namespace` is the operator's own.
     pub fn start(client: &Client, namespace: &str, hub: &Hub, metrics: &Metrics, stop: &CancellationToken) -> Self {
         let watching = Watching::new(client.clone(), hub.clone(), metrics.clone(), stop.clone());
-        let declared = Declarations::new(Links {
-            links: watching.dynamic::<SecureLink>(|object, gone| match (named(object), gone) {
+        let peers = Arc::new(Peers::default());
+        let saw = {
+            let peers = Arc::clone(&peers);
+            move |object: &DynamicObject| peers.saw(object)
+        };
+        let stores = Links {
+            links: watching.dynamic::<SecureLink>(saw, |object, gone| match (named(object), gone) {
                 (Some(link), true) => Change::Gone(Gone {
                     link,
                     uid: object.metadata.uid.clone().unwrap_or_default(),
                     generation: object.metadata.generation.and_then(|at| u64::try_from(at).ok()).unwrap_or_default(),
+                    peer: declared::peer(object).unwrap_or_default().to_owned(),
                 }),
                 (Some(link), false) => Change::Declared(link),
                 (None, _) => Change::Everything,
             }),
-            identities: watching
-                .dynamic::<LinkIdentity>(|object, _| named(object).map_or(Change::Everything, Change::Identity)),
-            policies: watching.dynamic::<LinkPolicy>(|_, _| Change::Everything),
-            cuts: watching.dynamic::<LinkCut>(|object, _| Change::Brake {
-                namespace: object.metadata.namespace.clone().unwrap_or_default(),
-                link: object.data["spec"]["linkRef"]["name"].as_str().map(str::to_owned),
-            }),
-        });
+            identities: watching.dynamic::<LinkIdentity>(
+                |_| {},
+                |object, _| named(object).map_or(Change::Everything, Change::Identity),
+            ),
+            policies: watching.dynamic::<LinkPolicy>(|_| {}, |_, _| Change::Everything),
+            cuts: watching.dynamic::<LinkCut>(
+                |_| {},
+                |object, _| Change::Brake {
+                    namespace: object.metadata.namespace.clone().unwrap_or_default(),
+                    link: object.data["spec"]["linkRef"]["name"].as_str().map(str::to_owned),
+                },
+            ),
+        };
+        let declared = Declarations::new(stores, peers);
         let namespaces = watching.metadata::<Namespace>(|object| in_namespace(object.metadata.name.as_deref()));
         let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
-        let keys = watching.typed(Api::<Secret>::namespaced(client.clone(), namespace), ours, None, |secret| {
+        let keys = (Api::<Secret>::namespaced(client.clone(), namespace), ours);
+        let keys = watching.typed(keys, None, Change::Everything, |secret| {
             crate::keys::identity_of(secret).map_or(Change::Everything, Change::Identity)
         });
         let (spaces, targets, issuers) = (Mutex::default(), Mutex::default(), Mutex::default());

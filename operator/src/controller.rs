@@ -25,7 +25,7 @@ use crate::apply::{Applied, Applier, ApplyError, LAG};
 use crate::caches::{named, reference};
 use crate::cut::{pods, relay_pods};
 use crate::gather::{Known, NotYet, gather};
-use crate::hub::{Change, Listener};
+use crate::hub::{Change, Gone, Listener};
 use crate::issue::{self, Issued, Issuer};
 use crate::metrics::Ended;
 use crate::relays::Word;
@@ -207,19 +207,20 @@ fn link_requests(world: &World, change: Change) -> Vec<LinkRef> {
         Change::Brake { namespace, link: Some(name) } => vec![LinkRef { namespace, name }],
         Change::Brake { namespace, link: None } | Change::Namespace(namespace) => within(namespace),
         Change::Identity(identity) => within(identity.namespace),
-        // Of a link that is gone, a younger one to the same organization may be accepted now.
-        Change::Everything | Change::Gone(_) => all(),
+        // A younger one to the same organization may be accepted now.
+        Change::Gone(gone) => declared.links_to(&gone.peer),
+        Change::Everything => all(),
     }
 }
 
 fn identity_requests(world: &World, change: Change) -> Vec<LinkRef> {
+    let all = || world.sources.caches.declared.all_identities();
     match change {
         Change::Identity(identity) => vec![identity],
-        Change::Everything => world.sources.caches.declared.all_identities(),
-        // An identity that is being deleted waits for its links.
-        Change::Gone(gone) => {
-            let all = world.sources.caches.declared.all_identities();
-            all.into_iter().filter(|at| at.namespace == gone.link.namespace).collect()
+        Change::Everything => all(),
+        // A root is made only when all is seen that may tell of another. One that is being deleted waits for its links.
+        Change::Namespace(namespace) | Change::Gone(Gone { link: LinkRef { namespace, .. }, .. }) => {
+            all().into_iter().filter(|at| at.namespace == namespace).collect()
         }
         _ => Vec::new(),
     }
@@ -229,6 +230,7 @@ fn cut_requests(world: &World, change: Change) -> Vec<LinkRef> {
     let all = || world.sources.caches.declared.all_cuts();
     match change {
         Change::Brake { namespace, .. }
+        | Change::Namespace(namespace)
         | Change::Cut(LinkRef { namespace, .. })
         | Change::Link(LinkRef { namespace, .. })
         | Change::Declared(LinkRef { namespace, .. }) => {
@@ -253,7 +255,7 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
     let now = Timestamp::now();
     let verdict = validate(&known.gathered);
     let Ok(keys) = issuer(&world, &known, now) else { return Ok(Action::await_change()) };
-    let issued = leaf(keys.as_ref(), &verdict, &known, now);
+    let issued = leaf(keys.as_deref(), &verdict, &known, now);
     let withdrawn = withdrawn::find(&world, &known, &verdict).await;
     let snapshot = snapshot(&world, &verdict, (&known, &withdrawn), now);
     let mut applied = apply(&world, &known, (&verdict, snapshot.as_ref(), &issued)).await;
@@ -288,7 +290,7 @@ async fn reconcile(link: LinkRef, world: Arc<World>) -> Result<Action, Reconcile
 }
 
 /// The keys of the identity that a link names.
-fn issuer(world: &World, known: &Known, now: Timestamp) -> Result<Option<Issuer>, NotYet> {
+fn issuer(world: &World, known: &Known, now: Timestamp) -> Result<Option<Arc<Issuer>>, NotYet> {
     let Some(declared) = known.identity.as_ref() else { return Ok(None) };
     let name = declared.object.metadata.name.clone().unwrap_or_default();
     identity::issuer(&LinkRef { namespace: known.gathered.link.namespace.clone(), name }, world, declared, now)

@@ -76,9 +76,12 @@ impl Pending {
                 self.braked.extend(all().into_iter().filter(|link| link.namespace == namespace));
             }
             Change::Identity(LinkRef { namespace, .. }) | Change::Namespace(namespace) => {
-                self.others.extend(all().into_iter().filter(|link| link.namespace == namespace));
+                self.all(world, |link| link.namespace == namespace);
             }
-            Change::Everything => self.everything(world),
+            Change::Everything => {
+                self.all(world, |_| true);
+                world.prune_failures();
+            }
             Change::Gone(gone) => {
                 self.braked.insert(gone.link);
             }
@@ -86,16 +89,15 @@ impl Pending {
         }
     }
 
-    /// All links, those too of which it was missed that they are gone. Where there are `LinkCut`s is looked first.
-    fn everything(&mut self, world: &World) {
+    /// All such links, those too of which it was missed that they are gone. Where there are `LinkCut`s is looked first.
+    fn all(&mut self, world: &World, wanted: impl Fn(&LinkRef) -> bool) {
         let declared = &world.sources.caches.declared;
         let braked: BTreeSet<String> = declared.all_cuts().into_iter().map(|cut| cut.namespace).collect();
-        for link in declared.all_links().into_iter().chain(world.relays.links()) {
+        for link in declared.all_links().into_iter().chain(world.relays.links()).filter(wanted) {
             let is_gone = declared.links().get(&reference::<SecureLink>(&link)).is_none();
             let urgent = is_gone || braked.contains(&link.namespace);
             if urgent { &mut self.braked } else { &mut self.others }.insert(link);
         }
-        world.prune_failures();
     }
 
     fn next(&mut self) -> Option<LinkRef> {
@@ -190,6 +192,7 @@ fn gone(world: &Arc<World>, link: &LinkRef) {
 fn forget(world: &World, link: &LinkRef) {
     world.relays.forget(link);
     world.sources.memory.forget_link(link);
+    world.sources.sound.forget(link);
     world.requests.forget(link);
     world.prune_failures();
     update_status::forget(world, link);

@@ -1,6 +1,6 @@
 //! Everything a verdict on one link depends on, from the caches only. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::apply::{Kind, Memory};
 use crate::caches::{Access, Caches, DeclaredIdentity, DeclaredLink, Space};
 use crate::settings::Installed;
+use crate::sound::Sound;
 
 /// How long a name counts as taken after a create was refused: the objects of somebody else's Secrets, accounts and the
 /// like are not watched.
@@ -90,6 +91,8 @@ pub struct Sources {
     pub memory: Memory,
     /// Names found to be somebody else's.
     pub taken: TakenNames,
+    /// What was judged before.
+    pub sound: Sound,
     /// What is the same for every link.
     pub installation: Installed,
 }
@@ -109,7 +112,7 @@ pub fn gather(sources: &Sources, link: &LinkRef) -> Result<Option<Known>, NotYet
     let stored = space.as_ref().and_then(|space| of.owned(&space.config_maps, &names::relay(&link.name)));
     let leaf = space.as_ref().and_then(|space| of.owned(&space.secrets, &names::leaf(&link.name)));
     let mut damaged = Vec::new();
-    let last_accepted = stored.as_deref().and_then(|map| accepted(map, link, &mut damaged));
+    let last_accepted = stored.as_deref().and_then(|map| accepted((map, &sources.sound), link, &mut damaged));
     let snapshot = stored.as_deref().and_then(|map| snapshot(map, &mut damaged));
     let judged = guarded(caches, &declared.declared);
     let identity = identity_name(&judged).and_then(|name| {
@@ -195,9 +198,9 @@ fn identity_name(declared: &Declared) -> Option<&str> {
 }
 
 /// What was accepted last. It is input, not truth: one that would not be accepted any more counts for nothing.
-fn accepted(map: &ConfigMap, link: &LinkRef, damaged: &mut Vec<String>) -> Option<Accepted> {
+fn accepted((map, sound): (&ConfigMap, &Sound), link: &LinkRef, damaged: &mut Vec<String>) -> Option<Accepted> {
     let text = map.data.as_ref()?.get(ACCEPTED_JSON)?;
-    read(Accepted::from_bytes(text.as_bytes(), link), (map, ACCEPTED_JSON), damaged)
+    read(sound.read(text, link), (map, ACCEPTED_JSON), damaged)
 }
 
 fn snapshot(map: &ConfigMap, damaged: &mut Vec<String>) -> Option<Snapshot> {
@@ -297,30 +300,49 @@ fn cluster(
             cluster.services.insert(export, service.as_ref().clone());
         }
     }
-    let mut foreign = Foreign { uid: of.uid, found: &mut cluster.foreign };
-    foreign.add(&space.service_accounts, ObjectKind::ServiceAccount);
-    foreign.add(&space.secrets, ObjectKind::Secret);
-    foreign.add(&space.config_maps, ObjectKind::ConfigMap);
-    foreign.add(&space.network_policies, ObjectKind::NetworkPolicy);
-    foreign.add(&space.services, ObjectKind::Service);
-    foreign.add(&space.disruption_budgets, ObjectKind::PodDisruptionBudget);
-    foreign.add(&space.deployments, ObjectKind::Deployment);
+    for (kind, name) in needed(declared, accepted, link) {
+        if let Some(holder) = foreign(space, kind, &ObjectName { link, name: &name, uid: of.uid }) {
+            cluster.foreign.insert((kind, name), holder);
+        }
+    }
     Ok(cluster)
 }
 
-struct Foreign<'a> {
-    uid: &'a str,
-    found: &'a mut BTreeMap<(ObjectKind, String), String>,
+/// The objects that a link needs, by the spec as it is and by the one accepted last. Others of its namespace are not looked at:
+/// with many links there, that would be most of what is done for one.
+fn needed(declared: &Declared, accepted: Option<&Accepted>, link: &LinkRef) -> BTreeSet<(ObjectKind, String)> {
+    let now = match declared {
+        Declared::Valid(link) => Some(&link.spec),
+        _ => None,
+    };
+    let specs = now.into_iter().chain(accepted.map(|accepted| &accepted.spec));
+    specs.flat_map(|spec| names::needed(&link.name, spec)).map(|needed| (needed.kind, needed.name)).collect()
 }
 
-impl Foreign<'_> {
-    fn add<K>(&mut self, store: &Store<K>, kind: ObjectKind)
-    where
-        K: Resource<DynamicType = ()> + Clone + 'static,
-    {
-        for object in store.state().iter().filter(|object| !is_owned(object.as_ref(), self.uid)) {
-            self.found.insert((kind, object.name_any()), holder(object.as_ref()));
-        }
+/// An object that a link needs.
+struct ObjectName<'a> {
+    link: &'a LinkRef,
+    name: &'a str,
+    uid: &'a str,
+}
+
+/// Whose an object is, if it is not the link's.
+fn foreign(space: &Space, kind: ObjectKind, wanted: &ObjectName<'_>) -> Option<String> {
+    match kind {
+        ObjectKind::ServiceAccount => wanted.holder(&space.service_accounts),
+        ObjectKind::Secret => wanted.holder(&space.secrets),
+        ObjectKind::ConfigMap => wanted.holder(&space.config_maps),
+        ObjectKind::NetworkPolicy => wanted.holder(&space.network_policies),
+        ObjectKind::Service => wanted.holder(&space.services),
+        ObjectKind::PodDisruptionBudget => wanted.holder(&space.disruption_budgets),
+        ObjectKind::Deployment => wanted.holder(&space.deployments),
+    }
+}
+
+impl ObjectName<'_> {
+    fn holder<K: Kind>(&self, store: &Store<K>) -> Option<String> {
+        let found = store.get(&ObjectRef::new(self.name).within(&self.link.namespace))?;
+        (!is_owned(found.as_ref(), self.uid)).then(|| holder(found.as_ref()))
     }
 }
 

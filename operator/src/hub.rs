@@ -41,6 +41,8 @@ pub struct Gone {
     pub uid: String,
     /// Its last generation.
     pub generation: u64,
+    /// The organization on its other side.
+    pub peer: String,
 }
 
 /// Tells changes to all who listen.

@@ -3,6 +3,7 @@
 
 pub mod built_in;
 pub mod given;
+pub mod looked;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;

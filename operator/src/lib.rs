@@ -23,6 +23,7 @@ pub mod relays;
 pub mod requests;
 mod run;
 pub mod settings;
+mod sound;
 pub mod traces;
 pub mod update_status;
 pub mod withdrawn;

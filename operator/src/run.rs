@@ -21,12 +21,14 @@ use crate::control::{ControlError, Controller};
 use crate::gather::{Sources, TakenNames};
 use crate::http::{self, Shown};
 use crate::hub::Hub;
+use crate::issue::looked::Looked;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::newest::Newest;
 use crate::relays::Relays;
 use crate::requests::Requests;
 use crate::settings::{Arguments, Config, Installed};
+use crate::sound::Sound;
 use crate::update_status::Written;
 use crate::world::{Failures, World};
 use crate::{control, controller, cut, update_status};
@@ -90,6 +92,7 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
             caches,
             memory: crate::apply::Memory::default(),
             taken: TakenNames::default(),
+            sound: Sound::default(),
             installation: Installed::new(installation),
         },
         relays: Arc::new(Relays::new(Arc::clone(&controller), hub.clone(), metrics.clone(), stop.clone())),
@@ -98,6 +101,7 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
         metrics,
         written: Written::default(),
         identities: Newest::default(),
+        looked: Looked::default(),
         requests: Requests::default(),
         failures: Failures::default(),
     });

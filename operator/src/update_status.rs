@@ -55,8 +55,8 @@ pub struct Written {
 struct Echo {
     /// The object without its status, as it was seen last.
     seen: u64,
-    /// The status that was sent last: before an answer comes, so that a watch that is faster meets it, too.
-    sent: Option<SecureLinkStatus>,
+    /// A hash of the status that was sent last: before an answer comes, so that a watch that is faster meets it, too.
+    sent: Option<u64>,
 }
 
 impl Written {
@@ -78,11 +78,12 @@ impl Written {
         let echo = echoes.entry(link.clone()).or_default();
         let seen = without_status(object);
         let same = std::mem::replace(&mut echo.seen, seen) == seen;
-        same && echo.sent.is_some() && echo.sent == serde_json::from_value(object.data["status"].clone()).ok()
+        let shown = || serde_json::from_value(object.data["status"].clone()).ok().map(|status| digest(&status));
+        same && echo.sent.is_some() && echo.sent == shown()
     }
 
     fn sends(&self, link: &LinkRef, status: &SecureLinkStatus) {
-        self.echoes().entry(link.clone()).or_default().sent = Some(status.clone());
+        self.echoes().entry(link.clone()).or_default().sent = Some(digest(status));
     }
 
     fn echoes(&self) -> MutexGuard<'_, HashMap<LinkRef, Echo>> {
@@ -290,6 +291,14 @@ fn internal_error(message: &str, generation: Option<i64>) -> NewCondition {
     let kind = ConditionType::InternalError;
     let message = without_local_ports(message);
     NewCondition { kind, status: Some(true), reason: kind.as_str(), message, generation }
+}
+
+/// A hash of a status.
+fn digest(status: &SecureLinkStatus) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // Plain values: they always serialize.
+    serde_json::to_string(status).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A hash of what a link is beside its status.

@@ -11,6 +11,7 @@ use securelink_relay_config::LinkRef;
 
 use crate::gather::Sources;
 use crate::hub::Hub;
+use crate::issue::looked::Looked;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 use crate::newest::Newest;
@@ -43,6 +44,8 @@ pub struct World {
     pub written: Written,
     /// The same of identities.
     pub identities: Newest<LinkIdentityStatus>,
+    /// What their keys were found to be.
+    pub looked: Looked,
     /// Requests by annotation.
     pub requests: Requests,
     /// Failures in a row.

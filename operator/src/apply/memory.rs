@@ -11,6 +11,7 @@ use kube::{Resource, ResourceExt as _};
 use securelink_plan::ObjectKind;
 use securelink_plan::drift::Differences;
 use securelink_relay_config::LinkRef;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Kind;
@@ -41,6 +42,8 @@ struct Entry {
     wanted: Option<u64>,
     /// What differed right after a write: somebody else's doing that is not fought over.
     settled: Option<Differences>,
+    /// The version that was found to need nothing, and a hash of what it was held against.
+    in_place: Option<(String, u64)>,
     /// How often others' changes were put right, and when last.
     repairs: Option<(u32, Instant)>,
 }
@@ -50,8 +53,8 @@ impl Memory {
     pub fn latest<K: Kind>(&self, link: &LinkRef, name: &str, cached: Option<Arc<K>>) -> (Option<Arc<K>>, bool) {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(&(K::KIND, link.clone(), name.to_owned())) else { return (cached, false) };
-        let written = entry.written.as_ref().filter(|(_, at)| at.elapsed() < LAG);
-        let written = written.and_then(|(object, _)| Arc::clone(object).downcast::<K>().ok());
+        entry.written.take_if(|(_, at)| at.elapsed() >= LAG);
+        let written = entry.written.as_ref().and_then(|(object, _)| Arc::clone(object).downcast::<K>().ok());
         match (written, cached) {
             (Some(written), Some(cached)) if version(written.as_ref()) <= version(cached.as_ref()) => {
                 entry.written = None;
@@ -64,7 +67,7 @@ impl Memory {
 
     /// Remembers an answer.
     pub fn written<K: Kind>(&self, link: &LinkRef, wanted: &Value, object: K) -> Arc<K> {
-        let object = Arc::new(object);
+        let object = Arc::new(lean(object));
         let mut entries = self.lock();
         let entry = entries.entry((K::KIND, link.clone(), object.name_any())).or_default();
         entry.written = Some((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now()));
@@ -75,7 +78,7 @@ impl Memory {
 
     /// Remembers an object that is there although the cache does not show it.
     pub fn found<K: Kind>(&self, link: &LinkRef, object: K) -> Arc<K> {
-        let object = Arc::new(object);
+        let object = Arc::new(lean(object));
         let mut entries = self.lock();
         let entry = entries.entry((K::KIND, link.clone(), object.name_any())).or_default();
         entry.written = Some((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now()));
@@ -132,6 +135,21 @@ impl Memory {
         entry.is_some_and(|entry| entry.wanted == Some(hash(wanted)) && entry.settled.as_ref() == Some(found))
     }
 
+    /// Remembers that just this version of an object needs nothing to be what has this hash.
+    pub fn in_place<K: Kind>(&self, link: &LinkRef, live: &K, digest: u64) {
+        let mut entries = self.lock();
+        let entry = entries.entry((K::KIND, link.clone(), live.name_any())).or_default();
+        entry.in_place = live.resource_version().map(|version| (version, digest));
+    }
+
+    /// Whether that is remembered: comparing the two again would find nothing.
+    pub fn is_in_place<K: Kind>(&self, link: &LinkRef, live: &K, digest: u64) -> bool {
+        let entries = self.lock();
+        let entry = entries.get(&(K::KIND, link.clone(), live.name_any()));
+        let known = entry.and_then(|entry| entry.in_place.as_ref());
+        known.is_some_and(|(version, of)| *of == digest && live.meta().resource_version.as_ref() == Some(version))
+    }
+
     /// Remembers that an object was deleted.
     pub fn removed<K: Kind>(&self, link: &LinkRef, object: &K) {
         let entry = Entry { removed: object.uid(), ..Entry::default() };
@@ -155,6 +173,12 @@ impl Memory {
     }
 }
 
+/// An object as the caches have it. Who manages which field takes ten times the memory of the object, and nobody reads it.
+fn lean<K: Kind>(mut object: K) -> K {
+    object.managed_fields_mut().clear();
+    object
+}
+
 /// How long after the last of `count` repairs the next one may be made.
 fn pause(count: u32) -> Duration {
     match count.checked_sub(AT_ONCE) {
@@ -168,6 +192,25 @@ fn version<K: Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
+/// A hash of an object, without a copy of it.
+pub(super) fn digest<K: Serialize>(object: &K) -> u64 {
+    struct Into(DefaultHasher);
+    impl std::io::Write for Into {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.write(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut into = Into(DefaultHasher::new());
+    // Plain values: they always serialize, and a hasher takes all.
+    let _ = serde_json::to_writer(&mut into, object);
+    into.0.finish()
+}
+
 fn hash(value: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.to_string().hash(&mut hasher);
@@ -177,6 +220,7 @@ fn hash(value: &Value) -> u64 {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ServiceAccount;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use serde_json::json;
 
     use super::*;
@@ -205,6 +249,27 @@ mod tests {
         assert_eq!(latest(Some("6")), (Some("7".to_owned()), true));
         assert_eq!(latest(Some("10")), (Some("10".to_owned()), false));
         assert_eq!(latest(None), (None, false), "seen once, its absence is a deletion");
+    }
+
+    #[test]
+    fn of_what_was_written_no_more_is_kept_than_the_caches_keep() {
+        let (memory, link, mut account) = (Memory::default(), link(), account("7"));
+        account.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+        assert_eq!(memory.written(&link, &json!(1), account.clone()).managed_fields(), []);
+        assert_eq!(memory.found(&link, account).managed_fields(), []);
+    }
+
+    #[test]
+    fn what_is_in_place_is_not_compared_again_until_either_side_changes() {
+        let (memory, link) = (Memory::default(), link());
+        let wanted = |name: &str| digest(&json!({ "spec": name }));
+        assert!(!memory.is_in_place(&link, &account("7"), wanted("a")));
+        memory.in_place(&link, &account("7"), wanted("a"));
+        assert!(memory.is_in_place(&link, &account("7"), wanted("a")));
+        assert!(!memory.is_in_place(&link, &account("8"), wanted("a")), "somebody wrote it");
+        assert!(!memory.is_in_place(&link, &account("7"), wanted("b")), "something else is wanted");
+        memory.forget(ObjectKind::ServiceAccount, &link, "a");
+        assert!(!memory.is_in_place(&link, &account("7"), wanted("a")));
     }
 
     #[test]

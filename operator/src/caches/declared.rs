@@ -1,6 +1,8 @@
 //! Our own kinds, judged as an API server of this version would: an object may have been stored under another schema.
 
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::DynamicObject;
@@ -11,6 +13,7 @@ use securelink_plan::Declared;
 use securelink_relay_config::LinkRef;
 use serde_json::Value;
 
+use super::peers::Peers;
 use super::{Links, named, reference};
 
 /// A `SecureLink` as it is now.
@@ -49,19 +52,20 @@ pub struct Cuts {
     pub invalid: Vec<(String, Value)>,
 }
 
-/// A judged object and the version it was judged at.
-type Kept = (Option<String>, Arc<Result<Object, (Value, Vec<load::Problem>)>>);
+/// A judged object, and a hash of what was judged.
+type Kept = (u64, Arc<Result<Object, (Value, Vec<load::Problem>)>>);
 
 /// Our own kinds.
 pub struct Declarations {
     stores: Links,
-    /// By kind, namespace and name; judging a schema with its rules takes a millisecond, and objects seldom change.
+    peers: Arc<Peers>,
+    /// By kind, namespace and name; judging a schema with its rules takes a millisecond, and what is declared seldom changes.
     judged: Mutex<HashMap<(&'static str, String, String), Kept>>,
 }
 
 impl Declarations {
-    pub(super) fn new(stores: Links) -> Self {
-        Self { stores, judged: Mutex::default() }
+    pub(super) fn new(stores: Links, peers: Arc<Peers>) -> Self {
+        Self { stores, peers, judged: Mutex::default() }
     }
 
     pub(super) async fn ready(&self) {
@@ -165,7 +169,6 @@ impl Declarations {
 
     /// Other links between the same two organizations, as they are written.
     pub fn rivals(&self, link: &DynamicObject) -> Vec<Arc<DynamicObject>> {
-        let peer = |object: &DynamicObject| object.data["spec"]["peer"]["trustDomain"].as_str().map(str::to_owned);
         let own = |object: &DynamicObject| {
             let name = object.data["spec"]["identityRef"]["name"].as_str()?.to_owned();
             let identity = LinkRef { namespace: object.metadata.namespace.clone()?, name };
@@ -173,25 +176,30 @@ impl Declarations {
             identity.data["spec"]["trustDomain"].as_str().map(str::to_owned)
         };
         let (Some(to), Some(from)) = (peer(link), own(link)) else { return Vec::new() };
-        self.stores.links.state_filter(|other| {
-            other.metadata.uid != link.metadata.uid
-                && peer(other).as_ref() == Some(&to)
-                && own(other).as_ref() == Some(&from)
-        })
+        let is_rival = |other: &Arc<DynamicObject>| {
+            other.metadata.uid != link.metadata.uid && peer(other) == Some(to) && own(other).as_ref() == Some(&from)
+        };
+        let all = self.peers.of(to).into_iter();
+        all.filter_map(|at| self.stores.links.get(&reference::<SecureLink>(&at))).filter(is_rival).collect()
+    }
+
+    /// The links to an organization, and those that were.
+    pub fn links_to(&self, peer: &str) -> Vec<LinkRef> {
+        self.peers.of(peer)
     }
 
     fn judge(&self, kind: &'static str, object: &DynamicObject) -> Arc<Result<Object, (Value, Vec<load::Problem>)>> {
         let metadata = &object.metadata;
         let key = (kind, metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
-        let version = metadata.resource_version.clone();
-        if let Some((at, judged)) = self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
-            && *at == version
+        let declared = without_status(object);
+        if let Some((before, judged)) = self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && *before == declared
         {
             return Arc::clone(judged);
         }
         let value = as_value(kind, object);
         let judged = Arc::new(load::judge(&value, None).map_err(|problems| (value, problems)));
-        let kept = (version, Arc::clone(&judged));
+        let kept = (declared, Arc::clone(&judged));
         self.judged.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
         judged
     }
@@ -217,7 +225,24 @@ impl Declarations {
             there.iter().any(|(of, names)| of == kind && names.contains(&(namespace.clone(), name.clone())))
         };
         self.judged.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| is_there(key));
+        self.peers.retain(|link| self.stores.links.get(&reference::<SecureLink>(link)).is_some());
     }
+}
+
+/// A hash of what is judged: all but the status, and what each write of it moves.
+fn without_status(object: &DynamicObject) -> u64 {
+    let mut metadata = object.metadata.clone();
+    (metadata.resource_version, metadata.managed_fields) = (None, None);
+    let mut hasher = DefaultHasher::new();
+    // Plain values: they always serialize.
+    serde_json::to_string(&metadata).unwrap_or_default().hash(&mut hasher);
+    object.data["spec"].to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The organization on the other side of a link, as it is written.
+pub(super) fn peer(object: &DynamicObject) -> Option<&str> {
+    object.data["spec"]["peer"]["trustDomain"].as_str()
 }
 
 fn as_value(kind: &str, object: &DynamicObject) -> Value {

@@ -56,7 +56,7 @@ pub struct Space {
 
 impl Space {
     pub(super) fn start(watching: &Watching, namespace: &str) -> Self {
-        let gate = Gate::new(watching, namespace);
+        let gate = Gate::new(watching, namespace, Change::Namespace(namespace.to_owned()));
         let watches = Watches { gate: &gate, namespace };
         let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
         let space = Self {
@@ -112,11 +112,11 @@ pub struct Target {
 
 impl Target {
     pub(super) fn start(watching: &Watching, namespace: &str) -> Self {
-        let gate = Gate::new(watching, namespace);
-        let api = Api::namespaced(gate.watching.client(), namespace);
         // Who exports from here is not known by the Service: all links look.
+        let gate = Gate::new(watching, namespace, Change::Everything);
+        let all = (Api::namespaced(gate.watching.client(), namespace), watcher::Config::default());
         let services =
-            gate.watching.typed(api, watcher::Config::default(), Some(gate.rights()), |_: &Service| Change::Everything);
+            gate.watching.typed(all, Some(gate.rights()), Change::Everything, |_: &Service| Change::Everything);
         let target = Self { services, access: gate.access.subscribe(), _end: gate.stop.clone().drop_guard() };
         gate.open_after([seen(&target.services)]);
         target
@@ -138,11 +138,12 @@ pub struct Issuers {
 
 impl Issuers {
     pub(super) fn start(watching: &Watching, namespace: &str) -> Self {
-        let gate = Gate::new(watching, namespace);
+        let all = Change::Namespace(namespace.to_owned());
+        let gate = Gate::new(watching, namespace, all.clone());
         let api = Api::namespaced(gate.watching.client(), namespace);
         let config = watcher::Config::default().labels(ISSUER_OF);
         let here = namespace.to_owned();
-        let secrets = gate.watching.typed(api, config, Some(gate.rights()), move |secret: &Secret| {
+        let secrets = gate.watching.typed((api, config), Some(gate.rights()), all, move |secret: &Secret| {
             let name = secret.labels().get(ISSUER_OF).cloned().unwrap_or_default();
             Change::Identity(LinkRef { namespace: here.clone(), name })
         });
@@ -164,6 +165,8 @@ struct Gate {
     access: watch::Sender<Access>,
     rights: Arc<Mutex<Rights>>,
     namespace: String,
+    /// Whom another access concerns.
+    concerned: Change,
 }
 
 /// What is known of the rights in a namespace.
@@ -202,30 +205,30 @@ impl Rights {
 }
 
 impl Gate {
-    fn new(watching: &Watching, namespace: &str) -> Self {
+    fn new(watching: &Watching, namespace: &str, concerned: Change) -> Self {
         let stop = watching.stop().child_token();
         let access = watch::Sender::new(Access::Starting);
         let (watching, rights) = (watching.until(stop.clone()), Arc::default());
-        Self { watching, stop, access, rights, namespace: namespace.to_owned() }
+        Self { watching, stop, access, rights, namespace: namespace.to_owned(), concerned }
     }
 
     /// Follows which rights lack. One that is withdrawn later counts as well: what was seen before may be wrong by now.
     fn rights(&self) -> OnRights {
         let (access, hub, rights) = (self.access.clone(), self.watching.hub().clone(), Arc::clone(&self.rights));
-        let namespace = self.namespace.clone();
+        let (namespace, concerned) = (self.namespace.clone(), self.concerned.clone());
         Arc::new(move |news| {
             if let Err(denial) = &news {
                 tracing::warn!(namespace, verb = denial.verb, resource = denial.resource, "not granted");
             }
             let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
             rights.told(news);
-            show(&access, &rights, &hub);
+            show(&access, &rights, (&hub, &concerned));
         })
     }
 
     fn open_after<const N: usize>(&self, ready: [Seen; N]) {
         let (access, hub, stop) = (self.access.clone(), self.watching.hub().clone(), self.stop.clone());
-        let rights = Arc::clone(&self.rights);
+        let (rights, concerned) = (Arc::clone(&self.rights), self.concerned.clone());
         tokio::spawn(async move {
             let all = futures_util::future::join_all(ready);
             tokio::select! {
@@ -234,16 +237,16 @@ impl Gate {
             }
             let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
             rights.seen = true;
-            show(&access, &rights, &hub);
+            show(&access, &rights, (&hub, &concerned));
         });
     }
 }
 
-/// Tells all links when it is another access than before.
-fn show(access: &watch::Sender<Access>, rights: &Rights, hub: &Hub) {
+/// Tells whom it concerns when it is another access than before.
+fn show(access: &watch::Sender<Access>, rights: &Rights, (hub, concerned): (&Hub, &Change)) {
     let now = rights.access();
     if access.send_if_modified(|before| std::mem::replace(before, now.clone()) != now) {
-        hub.tell(Change::Everything);
+        hub.tell(concerned.clone());
     }
 }
 
@@ -278,7 +281,8 @@ impl Watches<'_> {
     {
         let api = Api::namespaced(self.gate.watching.client(), self.namespace);
         let namespace = self.namespace.to_owned();
-        self.gate.watching.typed(api, config, Some(self.gate.rights()), move |object: &K| {
+        let all = Change::Namespace(namespace.clone());
+        self.gate.watching.typed((api, config), Some(self.gate.rights()), all, move |object: &K| {
             // A label is a hint of whom to wake, never a proof of whose the object is.
             match object.labels().get(LINK) {
                 Some(name) => Change::Link(LinkRef { namespace: namespace.clone(), name: name.clone() }),

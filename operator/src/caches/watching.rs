@@ -1,5 +1,6 @@
 //! One watch: a store that follows it, changes told to the hub, and refusals told to whoever needs to know of them.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, Store};
@@ -32,6 +34,20 @@ pub struct Denial {
 
 /// Told of each refusal, and of each resource of which everything was seen.
 pub(super) type OnRights = Arc<dyn Fn(Result<&str, Denial>) + Send + Sync>;
+
+/// What follows from what a watch shows.
+struct Follow<S, C> {
+    /// In the plural.
+    resource: String,
+    /// Told of refusals.
+    rights: Option<OnRights>,
+    /// Shown each object.
+    saw: S,
+    /// What it means that an object changed, or is gone.
+    change: C,
+    /// What it means that all were listed.
+    listed: Change,
+}
 
 /// Starts watches.
 #[derive(Clone)]
@@ -69,15 +85,18 @@ impl Watching {
     }
 
     /// One of our own kinds in the whole cluster, undecoded: what no longer decodes must not stop the watch (fault F14).
+    /// `saw` is shown each of them, as it is listed or changes.
     pub fn dynamic<K: Resource<DynamicType = ()>>(
         &self,
+        saw: impl Fn(&DynamicObject) + Send + 'static,
         change: impl Fn(&DynamicObject, bool) -> Change + Send + 'static,
     ) -> Store<DynamicObject> {
         let resource = ApiResource::erase::<K>(&());
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
         let writer = reflector::store::Writer::new(resource.clone());
         let store = writer.as_reader();
-        self.spawn((api, watcher::Config::default()), writer, (resource.plural, None), change);
+        let follow = Follow { resource: resource.plural, rights: None, saw, change, listed: Change::Everything };
+        self.spawn((api, watcher::Config::default()), writer, follow);
         store
     }
 
@@ -97,24 +116,27 @@ impl Watching {
     {
         let (store, writer) = reflector::store();
         let api = Api::<PartialObjectMeta<K>>::all(self.client.clone());
+        let change = move |object: &PartialObjectMeta<K>, _| change(object);
         let resource = K::plural(&()).into_owned();
-        self.spawn((api, watcher::Config::default()), writer, (resource, None), move |object, _| change(object));
+        let follow = Follow { resource, rights: None, saw: |_: &_| {}, change, listed: Change::Everything };
+        self.spawn((api, watcher::Config::default()), writer, follow);
         store
     }
 
-    /// A kind where `api` looks; `rights` is told of each refusal, and of its end.
+    /// A kind where `api` looks; `rights` is told of each refusal, and of its end. `listed` is whom a complete list concerns.
     pub fn typed<K>(
         &self,
-        api: Api<K>,
-        config: watcher::Config,
+        (api, config): (Api<K>, watcher::Config),
         rights: Option<OnRights>,
+        listed: Change,
         change: impl Fn(&K) -> Change + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (store, writer) = reflector::store();
-        self.spawn((api, config), writer, (K::plural(&()).into_owned(), rights), move |object, _| change(object));
+        let (resource, change) = (K::plural(&()).into_owned(), move |object: &K, _| change(object));
+        self.spawn((api, config), writer, Follow { resource, rights, saw: |_: &_| {}, change, listed });
         store
     }
 
@@ -122,29 +144,40 @@ impl Watching {
         &self,
         (api, config): (Api<K>, watcher::Config),
         writer: reflector::store::Writer<K>,
-        (resource, rights): (String, Option<OnRights>),
-        change: impl Fn(&K, bool) -> Change + Send + 'static,
+        follow: Follow<impl Fn(&K) + Send + 'static, impl Fn(&K, bool) -> Change + Send + 'static>,
     ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Eq + Hash + Clone + Send + Sync,
     {
         let (hub, metrics, stop) = (self.hub.clone(), self.metrics.clone(), self.stop.clone());
-        let strip = |object: &mut K| object.managed_fields_mut().clear();
+        let Follow { resource, rights, saw, change, listed } = follow;
+        // What nobody here reads; kept, it would be half of the memory.
+        let strip = |object: &mut K| {
+            object.managed_fields_mut().clear();
+            if let Some(pod) = (object as &mut dyn Any).downcast_mut::<Pod>() {
+                pod.spec = None;
+                pod.metadata.annotations = None;
+            }
+        };
         let stream = anew_when_refused(api, config).default_backoff().modify(strip).reflect(writer);
         let follow = async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
                 match event {
-                    Ok(Event::Apply(object)) => hub.tell(change(&object, false)),
+                    Ok(Event::Apply(object)) => {
+                        saw(&object);
+                        hub.tell(change(&object, false));
+                    }
                     Ok(Event::Delete(object)) => hub.tell(change(&object, true)),
-                    // A relist may lack what was deleted meanwhile: all look again.
+                    // It may lack what was deleted meanwhile.
                     Ok(Event::InitDone) => {
                         if let Some(told) = &rights {
                             told(Ok(resource.as_str()));
                         }
-                        hub.tell(Change::Everything);
+                        hub.tell(listed.clone());
                     }
-                    Ok(Event::Init | Event::InitApply(_)) => {}
+                    Ok(Event::InitApply(object)) => saw(&object),
+                    Ok(Event::Init) => {}
                     Err(error) => {
                         metrics.watch_failures.inc();
                         let denial = denial(&error, &resource);

@@ -1,0 +1,67 @@
+//! Links by the organization on their other side, so that nobody has to look through all of them for the few that compete.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::api::DynamicObject;
+use securelink_relay_config::LinkRef;
+
+use super::declared::peer;
+use super::named;
+
+/// What was seen. A link that is gone, or has another peer by now, may still be here: who asks looks at the link itself.
+#[derive(Debug, Default)]
+pub(super) struct Peers(Mutex<HashMap<String, BTreeSet<LinkRef>>>);
+
+impl Peers {
+    /// Remembers whom a link is to.
+    pub(super) fn saw(&self, object: &DynamicObject) {
+        if let (Some(link), Some(peer)) = (named(object), peer(object)) {
+            self.lock().entry(peer.to_owned()).or_default().insert(link);
+        }
+    }
+
+    /// The links that are, or were, to this organization.
+    pub(super) fn of(&self, peer: &str) -> Vec<LinkRef> {
+        self.lock().get(peer).into_iter().flatten().cloned().collect()
+    }
+
+    /// Forgets all links but these.
+    pub(super) fn retain(&self, is_there: impl Fn(&LinkRef) -> bool) {
+        self.lock().retain(|_, links| {
+            links.retain(&is_there);
+            !links.is_empty()
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<LinkRef>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ApiResource;
+    use securelink_crds::SecureLink;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn links_are_found_by_their_peer_until_they_are_gone() {
+        let (peers, resource) = (Peers::default(), ApiResource::erase::<SecureLink>(&()));
+        let saw = |name: &str, peer: &str| {
+            let mut object = DynamicObject::new(name, &resource).within("n");
+            object.data = json!({ "spec": { "peer": { "trustDomain": peer } } });
+            peers.saw(&object);
+        };
+        saw("a", "one.example");
+        saw("b", "one.example");
+        saw("b", "one.example");
+        saw("c", "other.example");
+        let names = |peer: &str| peers.of(peer).into_iter().map(|link| link.name).collect::<Vec<_>>();
+        assert_eq!(names("one.example"), ["a", "b"]);
+        peers.retain(|link| link.name != "a" && link.name != "c");
+        assert_eq!((names("one.example"), names("other.example")), (vec!["b".to_owned()], vec![]));
+    }
+}
