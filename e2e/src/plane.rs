@@ -138,6 +138,12 @@ impl Plane {
         Ok(namespace)
     }
 
+    /// The processor time that its programs have used.
+    pub fn processor(&self) -> Result<Duration> {
+        let processes = self.processes.lock().map_err(|_| anyhow::anyhow!("a fault before"))?;
+        processes.iter().map(Process::processor).sum()
+    }
+
     /// Where logs are.
     pub fn folder(&self) -> &Path {
         self.folder.path()

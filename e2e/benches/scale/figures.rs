@@ -39,6 +39,8 @@ pub struct Links {
     /// Of the operator, until all was made.
     pub processor_seconds: f64,
     pub settled_processor_seconds: f64,
+    /// Of everything else: API server, etcd, controllers, scheduler, kwok; until all was made.
+    pub others_processor_seconds: f64,
     pub idle_bytes: u64,
     pub made_bytes: u64,
     pub peak_bytes: u64,
@@ -105,6 +107,12 @@ impl Links {
         row(f, "reconciles a link", self.reconciles_per_link, "")?;
         row(f, "processor time of the operator until all is made, s", self.processor_seconds, "")?;
         row(f, "the same until nothing is written any more, s", self.settled_processor_seconds, "")?;
+        row(
+            f,
+            "processor time of API server, etcd, controllers, scheduler and kwok until all is made, s",
+            self.others_processor_seconds,
+            "",
+        )?;
         memory(f, "memory of the operator before, MiB", self.idle_bytes, "")?;
         memory(f, "when all is made, MiB", self.made_bytes, "")?;
         memory(f, "at most, MiB", self.peak_bytes, "")?;

@@ -32,12 +32,14 @@ pub async fn measure(options: &Options, plane: &Plane) -> Result<Links> {
     let site = Installation::new(plane, options).await?;
     let (operator, proxy, count) = (&site.operator, &site.proxy, options.links);
     let (idle, before, looks) = (operator.resident()?, seconds(operator)?, operator.looks().await?);
+    let others = plane.processor()?;
     let (mark, began) = (proxy.mark(), Instant::now());
     let (declared, made) = tokio::join!(site.declare(count, RELAYS), async {
         until("objects of all links", LIMIT, LOOK, || left(plane, proxy, mark, count)).await
     });
     let (declared, made) = (declared?, made?);
     let (at_once, processor) = (operator.resident()?, seconds(operator)? - before);
+    let others = plane.processor()?.saturating_sub(others);
     until("statuses of all links", LIMIT, SELDOM, || untold(plane, count)).await?;
     quiet(proxy).await?;
     let settled = began.elapsed().saturating_sub(QUIET);
@@ -55,6 +57,7 @@ pub async fn measure(options: &Options, plane: &Plane) -> Result<Links> {
         reconciles_per_link: reconciles / ratio(count, 1),
         processor_seconds: processor,
         settled_processor_seconds: seconds(operator)? - before,
+        others_processor_seconds: others.as_secs_f64(),
         idle_bytes: idle,
         made_bytes: at_once,
         peak_bytes: operator.peak()?,
