@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export RUSTDOCFLAGS ?= -D warnings
 
-.PHONY: test tools format lint direction deny docs charts unit demo e2e soak fuzz bench bench-short bench-peers scale manifests clean
+.PHONY: test tools format lint direction deny docs charts unit demo e2e soak fuzz bench bench-short bench-guard bench-peers scale manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, Helm charts, tests, the demo as a user runs it, and
 ## the end-to-end tests on kind clusters.
@@ -63,6 +63,10 @@ bench:
 
 bench-short:
 	$(CARGO) bench --locked -p securelink-relay --bench relay -- --short
+
+## Fails where the relay has become much slower, as a ratio to plain copy in the same run. About a minute.
+bench-guard:
+	$(CARGO) bench --locked -p securelink-relay --bench relay -- --guard
 
 ## The same beside the relays of others, which it installs where they lack. Writes the tables and the plot into docs.
 bench-peers:

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod figures;
+mod guard;
 mod measures;
 mod options;
 mod place;
@@ -49,11 +50,11 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    run(&options);
-    ExitCode::SUCCESS
+    if run(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(options: &Options) {
+/// False where a bound does not hold.
+fn run(options: &Options) -> bool {
     place::raise_open_files();
     let mut head = place::describe();
     head.extend(options.systems.iter().filter_map(|kind| kind.version()));
@@ -70,4 +71,10 @@ fn run(options: &Options) {
         std::fs::write(folder.join("peers.svg"), plot::svg(&results)).unwrap();
         println!("written to {}", folder.display());
     }
+    if !options.guard {
+        return true;
+    }
+    let (lines, all_hold) = guard::judge(&results);
+    println!("{}", lines.join("\n"));
+    all_hold
 }

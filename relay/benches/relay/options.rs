@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::guard;
 use crate::measures::{MEASURES, Measure, Plan};
 use crate::systems::Kind;
 
@@ -10,6 +11,8 @@ pub struct Options {
     pub plan: Plan,
     pub systems: Vec<Kind>,
     pub measures: Vec<&'static Measure>,
+    /// Whether bounds are held to.
+    pub guard: bool,
     /// The folder that gets the table and the plot.
     pub write: Option<PathBuf>,
 }
@@ -27,6 +30,7 @@ Usage: cargo bench -p securelink-relay --bench relay -- [OPTIONS]
   --peers             All systems. What lacks is installed: Debian packages by apt, Envoy by pip under ~/.cache
   --only SYSTEM,..    These systems
   --measures NAME,..  These measures
+  --guard             A minute's worth of ours and copy; fails where their ratio is out of its bounds
   --short             Less of everything: good to see that it works, too noisy to conclude from
   --rounds N          Rounds
   --write FOLDER      Write peers.md and peers.svg there
@@ -38,6 +42,7 @@ Read a difference that is smaller than that between `ours` and `again` as none."
 /// Reads the arguments; an error says which one is wrong.
 pub fn parse(arguments: &[String]) -> Result<Asked, String> {
     let (mut short, mut peers, mut rounds, mut write) = (false, false, None, None);
+    let mut guard = false;
     let (mut only, mut chosen) = (None, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -48,6 +53,7 @@ pub fn parse(arguments: &[String]) -> Result<Asked, String> {
             "--bench" => {}
             "--short" => short = true,
             "--peers" => peers = true,
+            "--guard" => guard = true,
             "--only" => only = Some(value()?),
             "--measures" => chosen = Some(value()?),
             "--rounds" => {
@@ -58,17 +64,18 @@ pub fn parse(arguments: &[String]) -> Result<Asked, String> {
             other => return Err(format!("there is no option {other:?}")),
         }
     }
-    let mut plan = if short { Plan::SHORT } else { Plan::LONG };
+    let mut plan = if short || guard { Plan::SHORT } else { Plan::LONG };
     plan.rounds = rounds.unwrap_or(plan.rounds);
     let systems = match only {
+        _ if guard => guard::SYSTEMS.to_vec(),
         Some(names) => names.split(',').map(system).collect::<Result<_, _>>()?,
         None => Kind::ALL.into_iter().filter(|kind| peers || !kind.is_peer()).collect(),
     };
-    let measures = match chosen {
+    let measures = match chosen.or(guard.then(|| guard::MEASURES.to_owned())) {
         Some(names) => names.split(',').map(measure).collect::<Result<_, _>>()?,
         None => MEASURES.iter().collect(),
     };
-    Ok(Asked::Measure(Options { plan, systems, measures, write }))
+    Ok(Asked::Measure(Options { plan, systems, measures, guard, write }))
 }
 
 fn system(name: &str) -> Result<Kind, String> {
