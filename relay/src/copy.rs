@@ -24,8 +24,9 @@ use crate::link::Link;
 use crate::view::View;
 use crate::wire::{Code, Message, Reject};
 
-/// Steps of one poll before other tasks get their turn: tokio's budget does not see `try_read` (relay, "Inside").
-const QUANTUM: usize = 2;
+/// Steps of one poll before other tasks get their turn: tokio's budget does not see `try_read` (relay, "Inside"). A short
+/// message takes three, and is not to wait between them.
+const QUANTUM: usize = 4;
 /// Time for ACCEPT: the other side's own limits for authorizing (2 s) and dialing (5 s), and the way.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// While the application takes nothing, the connection is not read: looked at so often, it still cannot die unnoticed.
