@@ -67,6 +67,21 @@ impl Lab {
         self.run(&["image"])
     }
 
+    /// A folder that holds the program of an image of the product, as a plugin of kubectl.
+    pub fn cli(&self, image: &str) -> Result<PathBuf> {
+        self.run(&["cli", image]).map(PathBuf::from)
+    }
+
+    /// Stops the processes of the pod with this uid.
+    pub fn freeze(&self, cluster: &str, uid: &str) -> Result<()> {
+        self.run(&["freeze", cluster, uid]).map(drop)
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self, cluster: &str, uid: &str) -> Result<()> {
+        self.run(&["thaw", cluster, uid]).map(drop)
+    }
+
     /// Puts images of the engine into every cluster.
     pub fn load(&self, images: &[&str]) -> Result<()> {
         self.run(&[&["load"], images].concat()).map(drop)

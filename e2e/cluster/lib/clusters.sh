@@ -130,6 +130,16 @@ own_image() {
     echo "$OWN_IMAGE"
 }
 
+# own_cli [IMAGE]: the program of that image as a plugin of kubectl; prints its folder.
+own_cli() {
+    local container image=${1:-$OWN_IMAGE}
+    container=$(docker create "$image" 2>/dev/null) || die "there is no image $image yet; run 'lab image'"
+    mkdir -p "$STATE/bin"
+    docker cp "$container:/securelink" "$STATE/bin/kubectl-securelink" >&2 || die "the image $image holds no /securelink"
+    docker rm "$container" >/dev/null
+    echo "$STATE/bin"
+}
+
 # static_binary ROOT INTO. A named target, even if it is the machine's own: see the Dockerfile.
 static_binary() {
     local target folder binary

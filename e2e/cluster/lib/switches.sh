@@ -49,6 +49,18 @@ throttle() {
         tc filter add dev eth0 parent 1: protocol ip prio $((0x$class)) u32 match ip dst $to/32 flowid 1:$class"
 }
 
+# signal NAME UID SIGNAL: to every process of the pod with that uid, but not to the one that holds its namespaces.
+signal() {
+    in_node "$1" sh -ec '
+        found=
+        for process in /proc/[0-9]*; do
+            grep -qs -e "pod$1" -e "pod$(echo "$1" | tr - _)" "$process/cgroup" || continue
+            [ "$(cat "$process/comm")" = pause ] && continue
+            kill "-$2" "${process#/proc/}" && found=yes
+        done
+        [ "$found" ]' - "$2" "$3" || die "no process of a pod $2 runs in $1"
+}
+
 check_rate() {
     [[ $1 =~ ^[0-9]+([kmg]?bit|[kmg]?bps)$ ]] || die "'$1' is no rate; write it as tc does: 64kbit, 1mbit"
 }

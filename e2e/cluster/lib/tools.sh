@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Tools that later tests need. Each is linked into one folder, so that a test needs one PATH entry.
 
-TOOLS="helm3 helm4 kwok kubeconform promtool chromium"
+TOOLS="helm3 helm4 kubectl glua kwok kubeconform promtool chromium"
 
 tools() {
     local name wanted="$*"
@@ -11,6 +11,8 @@ tools() {
         case $name in
             helm3)       go_tool helm3 helm "helm.sh/helm/v3/cmd/helm@v$HELM3" ;;
             helm4)       go_tool helm4 helm "helm.sh/helm/v4/cmd/helm@v$HELM4" ;;
+            kubectl)     kubectl_tool ;;
+            glua)        go_tool glua glua "github.com/yuin/gopher-lua/cmd/glua@v$GLUA" ;;
             kwok)        go_tool kwok kwok "sigs.k8s.io/kwok/cmd/kwok@v$KWOK" ;;
             kubeconform) go_tool kubeconform kubeconform "github.com/yannh/kubeconform/cmd/kubeconform@v$KUBECONFORM" ;;
             promtool)    debian_promtool ;;
@@ -30,6 +32,18 @@ go_tool() {
     ln -sfn "$PART/bin/$2" "$CACHE/bin/$1"
 }
 build_tool() { go_install "$1" "$MODULE"; }
+
+# The node's own, where the node is made here; else the user's.
+kubectl_tool() {
+    if engine_is_ours || ! have kubectl; then
+        need_go
+        part kubernetes "$(key "$(recipe "$HERE"/node/multicall/*)")" "the node's programs, the longest part" build_kubernetes
+        ln -sfn "$PART/bin/kubectl" "$CACHE/bin/kubectl"
+    else
+        PATH=${PATH//$CACHE\/bin:/}
+        ln -sfn "$(type -P kubectl)" "$CACHE/bin/kubectl"
+    fi
+}
 
 # Debian's prometheus would start a service when installed, so it is unpacked only.
 debian_promtool() {

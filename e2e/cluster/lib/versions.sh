@@ -5,5 +5,6 @@ KIND=0.33.0
 HELM3=3.21.4
 HELM4=4.2.4
 KWOK=0.8.0
+GLUA=1.1.1         # the Lua that Argo CD runs
 KUBECONFORM=0.8.0
 SUITE=bookworm      # not trixie: bookworm's systemd still takes cgroup v1

@@ -4,6 +4,10 @@
 //	lab-probe dial [--send TEXT] HOST:PORT           prints `connected`, or why not in one word
 //	lab-probe dial --bytes N HOST:PORT               sends N bytes to an echo and takes them back; prints `connected`
 //	                                                 and the milliseconds
+//	lab-probe hold HOST:PORT                         keeps a stream to an echo busy until stdin says anything or ends: prints
+//	                                                 `connected` when a byte has come back, and at the end how it ended,
+//	                                                 the bytes that came back, those that were sent, and when the last
+//	                                                 one came (ms of the Unix time)
 //	lab-probe get URL                                prints the status and the body
 //	lab-probe resolve NAME                           prints the addresses
 //
@@ -45,6 +49,7 @@ func main() {
 			}
 			return dial(flags.Arg(0), *send, *timeout)
 		},
+		"hold":    func() error { return hold(flags.Arg(0), *timeout) },
 		"get":     func() error { return get(flags.Arg(0), *timeout) },
 		"resolve": func() error { return resolve(flags.Arg(0), *timeout) },
 	}
@@ -60,7 +65,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "lab-probe serve | dial HOST:PORT | get URL | resolve NAME; --help after each")
+	fmt.Fprintln(os.Stderr, "lab-probe serve | dial HOST:PORT | hold HOST:PORT | get URL | resolve NAME; --help after each")
 	os.Exit(64)
 }
 
@@ -118,23 +123,23 @@ func serve(echo, web string) error {
 	return nil
 }
 
-func dial(address, send string, timeout time.Duration) error {
+func dial(address, word string, timeout time.Duration) error {
 	connection, err := net.DialTimeout("tcp", address, timeout)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	if send != "" {
+	if word != "" {
 		_ = connection.SetDeadline(time.Now().Add(timeout))
-		if _, err := io.WriteString(connection, send); err != nil {
+		if _, err := io.WriteString(connection, word); err != nil {
 			return err
 		}
-		back := make([]byte, len(send))
+		back := make([]byte, len(word))
 		if _, err := io.ReadFull(connection, back); err != nil {
 			return err
 		}
-		if string(back) != send {
-			return fmt.Errorf("sent %q, got %q back", send, back)
+		if string(back) != word {
+			return fmt.Errorf("sent %q, got %q back", word, back)
 		}
 	}
 	fmt.Println("connected", connection.RemoteAddr())
@@ -163,6 +168,78 @@ func echoed(address string, count int64, timeout time.Duration) error {
 	}
 	fmt.Println("connected", time.Since(began).Milliseconds())
 	return nil
+}
+
+// between two bytes of a held stream: well below the second that promises are measured in.
+const beat = 10 * time.Millisecond
+
+// hold sends a byte a beat and reads what comes back, until it is told to end or the stream ends. Its last line is
+// `finished|reset|… BACK SENT LAST`: only a stream that was ended here and brought back every byte is `finished`.
+func hold(address string, timeout time.Duration) error {
+	connection, err := net.DialTimeout("tcp", address, timeout)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	ended, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		close(ended)
+	}()
+	sent := make(chan sending, 1)
+	go func() { sent <- send(connection.(*net.TCPConn), ended, over, timeout) }()
+	back, last, failure := int64(0), time.Now(), error(nil)
+	for buffer := make([]byte, 4096); failure == nil; {
+		var count int
+		if count, failure = connection.Read(buffer); count > 0 {
+			if back == 0 {
+				fmt.Println("connected")
+			}
+			back, last = back+int64(count), time.Now()
+		}
+	}
+	close(over)
+	all, how := <-sent, outcome(failure)
+	switch {
+	case !errors.Is(failure, io.EOF):
+	case all.failure != nil: // the system tells a reset once, to whoever asks first
+		how = outcome(all.failure)
+	case all.asked && back == all.count:
+		how = "finished"
+	default: // an end that nobody here asked for
+		how = "short"
+	}
+	fmt.Println(how, back, all.count, last.UnixMilli())
+	return nil
+}
+
+// sending is what was sent, and why no more.
+type sending struct {
+	count   int64
+	asked   bool
+	failure error
+}
+
+// send writes a byte a beat until it is told to end, or all is over.
+func send(connection *net.TCPConn, ended, over <-chan struct{}, timeout time.Duration) (all sending) {
+	ticks := time.NewTicker(beat)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-over:
+			return all
+		case <-ended:
+			all.asked = true
+			_ = connection.CloseWrite()
+			_ = connection.SetReadDeadline(time.Now().Add(timeout))
+			return all
+		case <-ticks.C:
+			if _, all.failure = connection.Write([]byte{'.'}); all.failure != nil {
+				return all
+			}
+			all.count++
+		}
+	}
 }
 
 type zeros struct{}
