@@ -58,6 +58,11 @@ impl Cluster {
     pub async fn namespace(&self, purpose: &str) -> Result<Namespace> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("e2e-{purpose}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.namespace_named(purpose, name).await
+    }
+
+    /// The same under a name that something else gives.
+    pub async fn namespace_named(&self, purpose: &str, name: String) -> Result<Namespace> {
         let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted", MADE_BY_A_TEST: purpose });
         let object = serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } }))?;
         Api::<KubeNamespace>::all(self.client.clone())
@@ -93,6 +98,15 @@ impl Cluster {
             Ok(_) => {}
         }
         until(&api, name, "be gone", NAMESPACE_LIMIT, |found| found.is_none()).await.map(drop)
+    }
+
+    /// Whether a test made the namespace of this name, be it gone by now.
+    pub async fn is_of_a_test(&self, namespace: &str) -> Result<bool> {
+        let found = Api::<KubeNamespace>::all(self.client.clone()).get_opt(namespace).await?;
+        Ok(match found {
+            Some(found) => found.metadata.labels.is_some_and(|labels| labels.contains_key(MADE_BY_A_TEST)),
+            None => namespace.starts_with("e2e-"),
+        })
     }
 
     /// Removes the namespaces of a run that was killed: they hold node ports that the next run needs.

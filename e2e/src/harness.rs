@@ -11,10 +11,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use futures_util::future::LocalBoxFuture;
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
+use tokio::sync::OnceCell;
 
 use crate::cluster::{Cluster, Namespace};
 use crate::lab::Lab;
 use crate::machine::Surroundings;
+use crate::pair::Pair;
 
 /// The two organizations of every test.
 pub const CLUSTERS: [&str; 2] = ["org-a", "org-b"];
@@ -22,6 +24,9 @@ pub const CLUSTERS: [&str; 2] = ["org-a", "org-b"];
 /// Where whoever brought the lab up for this run recorded what the machine held before ([`Surroundings::recorded`]).
 /// Where it is set, this run may end the lab.
 const BEFORE: &str = "SECURELINK_E2E_BEFORE";
+
+/// Names an image that is there already, so that none is built.
+const IMAGE: &str = "SECURELINK_E2E_IMAGE";
 
 /// How a test ended that did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,7 @@ pub struct World {
     pub lab: Lab,
     raised: OnceLock<Result<Raised, String>>,
     product: OnceLock<Result<String, String>>,
+    pair: OnceCell<Result<Option<Pair>, String>>,
     namespaces: Mutex<Vec<Namespace>>,
     swept: Mutex<BTreeSet<String>>,
     logs: PathBuf,
@@ -70,6 +76,7 @@ impl World {
             lab,
             raised: OnceLock::new(),
             product: OnceLock::new(),
+            pair: OnceCell::new(),
             namespaces: Mutex::default(),
             swept: Mutex::default(),
             logs,
@@ -108,10 +115,14 @@ impl World {
         Ok(self.raised()?.image)
     }
 
-    /// The name of the product's image, built once and in every cluster.
+    /// The name of the product's image, in every cluster: the one that [`IMAGE`] names, or one that is built once.
     pub fn product(&self) -> Result<String> {
         self.raised()?;
-        let built = self.product.get_or_init(|| self.lab.image().map_err(|error| format!("{error:#}")));
+        let image = || match std::env::var(IMAGE) {
+            Ok(image) => self.lab.load(&[&image]).map(|()| image),
+            Err(_) => self.lab.image(),
+        };
+        let built = self.product.get_or_init(|| image().map_err(|error| format!("{error:#}")));
         built.clone().map_err(|error| anyhow!(error))
     }
 
@@ -128,11 +139,45 @@ impl World {
 
     /// A namespace that goes when the test has ended.
     pub async fn namespace(&self, cluster: &Cluster, purpose: &str) -> Result<Namespace> {
-        let namespace = cluster.namespace(purpose).await?;
+        Ok(self.kept(cluster.namespace(purpose).await?))
+    }
+
+    /// The same under a name that something else gives.
+    pub async fn namespace_named(&self, cluster: &Cluster, name: &str) -> Result<Namespace> {
+        Ok(self.kept(cluster.namespace_named(name, name.to_owned()).await?))
+    }
+
+    fn kept(&self, namespace: Namespace) -> Namespace {
         if let Ok(mut all) = self.namespaces.lock() {
             all.push(namespace.clone());
         }
-        Ok(namespace)
+        namespace
+    }
+
+    /// Two organizations and two links between them, made once for all tests of a file and as they were made; nothing where
+    /// somebody else has installed the kinds.
+    pub async fn pair(&self) -> Result<Option<&Pair>> {
+        let make = async || {
+            let made = Box::pin(Pair::new(self)).await.map_err(|error| format!("{error:#}"));
+            // What was made stays for the tests to come.
+            if let (Ok(Some(_)), Ok(mut all)) = (&made, self.namespaces.lock()) {
+                all.clear();
+            }
+            made
+        };
+        match self.pair.get_or_init(make).await {
+            Ok(Some(pair)) => pair.restore().await.map(|()| Some(pair)).context("the links are not as they were made"),
+            Ok(None) => Ok(None),
+            Err(error) => Err(anyhow!(error.clone())),
+        }
+    }
+
+    /// Removes what tests shared.
+    async fn end(&self) -> Result<()> {
+        match self.pair.get() {
+            Some(Ok(Some(pair))) => pair.remove().await,
+            _ => Ok(()),
+        }
     }
 
     /// Runs a test; a failure leaves logs to read, and nothing else stays.
@@ -178,8 +223,9 @@ fn conclude(world: World, mut arguments: Arguments, tests: Vec<Test>) -> std::io
         tell(&format!("e2e: every test is skipped: {reason}"));
     }
     let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
-    let trials = tests.into_iter().map(|test| {
-        let (world, runtime, name) = (world.clone(), runtime.clone(), test.name);
+    let shared = (world.clone(), runtime.clone());
+    let trials = tests.into_iter().map(move |test| {
+        let ((world, runtime), name) = (shared.clone(), test.name);
         let body = move || match runtime.block_on(world.run(&test)).context(name) {
             Ok(Outcome::Held) => Ok(Completion::Completed),
             Ok(Outcome::Skipped(reason)) => Ok(Completion::ignored_with(reason)),
@@ -187,7 +233,12 @@ fn conclude(world: World, mut arguments: Arguments, tests: Vec<Test>) -> std::io
         };
         Trial::ignorable_test(name, body).with_ignored_flag(hindrance.is_some())
     });
-    Ok(libtest_mimic::run(&arguments, trials.collect()))
+    let mut conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if let Err(error) = runtime.block_on(world.end()) {
+        tell(&format!("e2e: what the tests shared could not be removed: {error:#}"));
+        conclusion.num_failed += 1;
+    }
+    Ok(conclusion)
 }
 
 /// What a reader who has only this output wants to see first of the logs in a folder.

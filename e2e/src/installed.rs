@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
+use securelink_crds::LinkIdentity;
 
 use crate::cluster::{Cluster, Kind, Namespace};
 use crate::harness::World;
@@ -36,10 +37,13 @@ impl Installed {
     /// Installs both charts by a version of Helm and with these values, as `--set` takes them; nothing where others have
     /// installed the kinds, who may not want them removed.
     pub async fn new(world: &World, cluster: &str, helm: &str, values: &str) -> Result<Option<Self>> {
-        let cluster = world.cluster(cluster).await?;
-        if !ours_or_none(&cluster).await? {
+        let cluster = Cluster::connect(&world.lab, cluster).await?;
+        if !is_free(&cluster).await? {
             return Ok(None);
         }
+        // Of a run that was killed.
+        release(&cluster).await?;
+        let cluster = world.cluster(&cluster.name).await?;
         clean(&cluster).await?;
         let own = world.namespace(&cluster, "operator").await?;
         let links = world.namespace(&cluster, "links").await?;
@@ -91,19 +95,40 @@ impl Installed {
 }
 
 /// Whether the kinds are absent, or of a test that was killed.
-async fn ours_or_none(cluster: &Cluster) -> Result<bool> {
+pub async fn is_free(cluster: &Cluster) -> Result<bool> {
     let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
     for definition in securelink_crds::definitions() {
-        let found = definitions.get_opt(&definition.name_any()).await?;
-        let theirs = found.is_some_and(|found| {
-            let namespace = found.annotations().get("meta.helm.sh/release-namespace");
-            !namespace.is_some_and(|namespace| namespace.starts_with("e2e-"))
-        });
-        if theirs {
+        let Some(found) = definitions.get_opt(&definition.name_any()).await? else { continue };
+        let namespace = found.annotations().get("meta.helm.sh/release-namespace");
+        let ours = match namespace {
+            Some(namespace) => cluster.is_of_a_test(namespace).await?,
+            None => false,
+        };
+        if !ours {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Lets go of every identity, as an operator does that is not there any more.
+pub async fn release(cluster: &Cluster) -> Result<()> {
+    let none = Patch::Merge(serde_json::json!({ "metadata": { "finalizers": [] } }));
+    let all = Api::<LinkIdentity>::all(cluster.client.clone());
+    let found = match all.list_metadata(&ListParams::default()).await {
+        // A kind that is not there is a page that is not there.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        other => other?,
+    };
+    for identity in found.items {
+        let (namespace, name) = (identity.namespace().unwrap_or_default(), identity.name_any());
+        let there = Api::<LinkIdentity>::namespaced(cluster.client.clone(), &namespace);
+        match there.patch(&name, &PatchParams::default(), &none).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            other => drop(other.with_context(|| format!("let go of identity {namespace}/{name}"))?),
+        }
+    }
+    Ok(())
 }
 
 /// Removes what the charts make outside of namespaces, whether it is there or not.

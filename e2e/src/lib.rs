@@ -10,10 +10,14 @@ pub mod installed;
 pub mod lab;
 pub mod machine;
 pub mod organization;
+pub mod pair;
+pub mod people;
 pub mod plane;
 pub mod probe;
+pub mod stream;
 pub mod wait;
 
 pub use cluster::{Cluster, Namespace};
 pub use harness::{Outcome, Test, World};
 pub use lab::Lab;
+pub use pair::Pair;

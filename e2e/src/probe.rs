@@ -70,6 +70,11 @@ impl Probe {
         Ok(Self { namespace: namespace.clone(), name: name.to_owned(), address })
     }
 
+    /// Where the pod is.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// Dials, sends a word and wants it back. `port` echoes, or speaks nothing at all with `send` false.
     pub async fn dial(&self, target: &str, send: bool) -> Result<Answer> {
         let word: &[&str] = if send { &["--send", "ping"] } else { &[] };

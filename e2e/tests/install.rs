@@ -1,6 +1,6 @@
 //! The charts in a cluster: what stays when they go, what installing again changes, what the operator may do and reach.
 //!
-//! The operator itself does not run here: nothing in these promises needs it. It runs in `links.rs`.
+//! The operator itself does not run here: nothing in these promises needs it. It runs in `links`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::ExitCode;
