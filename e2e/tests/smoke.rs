@@ -101,11 +101,12 @@ async fn a_restricted_deployment_is_ready_and_its_service_and_dns_answer(world: 
         let ready = |it: Option<&Deployment>| it.and_then(|it| it.status.as_ref()?.ready_replicas) == Some(2);
         until(&namespace.api(), "web", "have two Ready pods", READY_LIMIT, ready).await?;
 
-        let full = format!("web.{}.svc.cluster.local", namespace.name);
+        // Absolute: else the search list is asked first, at last a server outside of the cluster.
+        let full = format!("web.{}.svc.cluster.local.", namespace.name);
         let address = service.spec.and_then(|spec| spec.cluster_ip).context("a Service has an address")?;
         let resolved = client.resolve(&full).await?;
         ensure!(resolved.said == format!("resolved {address}"), "{full} is {address}, DNS says {resolved:?}");
-        let nobody = client.resolve(&format!("nobody.{}.svc.cluster.local", namespace.name)).await?;
+        let nobody = client.resolve(&format!("nobody.{}.svc.cluster.local.", namespace.name)).await?;
         ensure!(nobody.word() == "unresolved", "a name that nobody has resolves: {nobody:?}");
         client.until_connected(&format!("{}:{ECHO_PORT}", client.address)).await?;
         let answer = until_answered(&client, "http://web/").await?;
