@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use rustix::process::{Pid, Signal, kill_process};
 use securelink_crds::SecureLink;
 use securelink_e2e::harness::{self, CLUSTERS, tell};
@@ -33,6 +33,8 @@ const NODE_PORTS: [u16; 2] = [6443, 10250];
 
 /// How long the demo may take in a pod.
 const DEMO_LIMIT: Duration = Duration::from_mins(2);
+/// How long a pod of kube-proxy may take to end.
+const PROXY_LIMIT: Duration = Duration::from_mins(1);
 /// What a link of 4 Mbit/s carries in two seconds.
 const THROTTLED_BYTES: u64 = 1_000_000;
 
@@ -111,8 +113,28 @@ async fn a_restricted_deployment_is_ready_and_its_service_and_dns_answer(world: 
         client.until_connected(&format!("{}:{ECHO_PORT}", client.address)).await?;
         let answer = until_answered(&client, "http://web/").await?;
         ensure!(answer.starts_with("200 host=web-"), "the Service answers {answer}");
+        services_outlive_their_proxy(&namespace, &client, &labels).await?;
     }
     Ok(Outcome::Held)
+}
+
+/// A proxy that starts anew, as it also does with all it wrote once an hour, looks at every Service and keeps it.
+async fn services_outlive_their_proxy(namespace: &Namespace, client: &Probe, labels: &Value) -> Result<()> {
+    let proxies = Api::<Pod>::namespaced(namespace.cluster.client.clone(), "kube-system");
+    let ours = ListParams::default().labels("k8s-app=kube-proxy");
+    for proxy in proxies.list_metadata(&ours).await? {
+        let name = proxy.name_any();
+        proxies.delete(&name, &DeleteParams::default()).await?;
+        until(&proxies, &name, "be gone", PROXY_LIMIT, |it| it.is_none()).await?;
+    }
+    // A Service that is made after it is served once it has looked.
+    let spec = json!({ "selector": labels, "ports": [{ "port": 80, "targetPort": "http" }] });
+    let late: Service = namespace.create(json!({ "metadata": { "name": "late" }, "spec": spec })).await?;
+    let address = late.spec.and_then(|spec| spec.cluster_ip).context("a Service has an address")?;
+    until_answered(client, &format!("http://{address}/")).await?;
+    let answer = client.get("http://web/").await?;
+    ensure!(answer.success, "a Service is gone from the proxy: {answer:?}");
+    Ok(())
 }
 
 /// The Service's rules are written a moment after its pods are Ready.

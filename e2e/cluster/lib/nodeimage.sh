@@ -182,6 +182,9 @@ kube_images() {
     name=usr/lib/$(uname -m)-linux-gnu
     mkdir -p "$work/kube/$name"
     cp -r "$work/root/$name/xtables" "$work/kube/$name/"
+    # By these names kube-proxy knows again what it wrote; by numbers it would take every Service for a left one, and remove it.
+    mkdir "$work/kube/etc"
+    printf '%s\n' 'tcp 6 TCP' 'udp 17 UDP' 'sctp 132 SCTP' >"$work/kube/etc/protocols"
     tar -C "$work/kube" --numeric-owner --owner=0 --group=0 -c . | docker import --change 'ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin' - securelink-lab/kube >/dev/null
     cp "$SMALL/bin/pause" "$DNS/bin/coredns" "$work/small/"
     small_image "$work/small" pause
