@@ -115,7 +115,7 @@ impl World {
         Ok(self.raised()?.image)
     }
 
-    /// The name of the product's image, in every cluster: the one that [`IMAGE`] names, or one that is built once.
+    /// The name of the product's image, in every cluster: the one that `SECURELINK_E2E_IMAGE` names, or one that is built once.
     pub fn product(&self) -> Result<String> {
         self.raised()?;
         let image = || match std::env::var(IMAGE) {
