@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 /// For what has no promise of its own: a test that waits longer has found something.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A clock that begins at the tests' moment and runs, and can be stepped.
 #[derive(Clone)]
