@@ -80,7 +80,7 @@ impl Caches {
         let namespaces = watching.metadata::<Namespace>(|object| in_namespace(object.metadata.name.as_deref()));
         let ours = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
         let keys = (Api::<Secret>::namespaced(client.clone(), namespace), ours);
-        let keys = watching.typed(keys, None, Change::Everything, |secret| {
+        let keys = watching.typed(keys, None, Change::Everything, |secret, _| {
             crate::keys::identity_of(secret).map_or(Change::Everything, Change::Identity)
         });
         let (spaces, targets, issuers) = (Mutex::default(), Mutex::default(), Mutex::default());

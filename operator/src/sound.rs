@@ -2,9 +2,8 @@
 //! what reading it does (docs/scale.md).
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
-use std::sync::{Mutex, PoisonError};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use securelink_plan::{Accepted, AcceptedError};
 use securelink_relay_config::LinkRef;
@@ -34,8 +33,8 @@ impl Sound {
     }
 }
 
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
+/// A hash that stands for a text which others choose: by a key of this process, so that nobody prepares two that collide.
+pub(crate) fn hash(text: &str) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(text)
 }

@@ -1,8 +1,6 @@
 //! Our own kinds, judged as an API server of this version would: an object may have been stored under another schema.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube::api::DynamicObject;
@@ -233,11 +231,9 @@ impl Declarations {
 fn without_status(object: &DynamicObject) -> u64 {
     let mut metadata = object.metadata.clone();
     (metadata.resource_version, metadata.managed_fields) = (None, None);
-    let mut hasher = DefaultHasher::new();
     // Plain values: they always serialize.
-    serde_json::to_string(&metadata).unwrap_or_default().hash(&mut hasher);
-    object.data["spec"].to_string().hash(&mut hasher);
-    hasher.finish()
+    let metadata = serde_json::to_string(&metadata).unwrap_or_default();
+    crate::sound::hash(&format!("{metadata}{}", object.data["spec"]))
 }
 
 /// The organization on the other side of a link, as it is written.

@@ -116,7 +116,7 @@ impl Target {
         let gate = Gate::new(watching, namespace, Change::Everything);
         let all = (Api::namespaced(gate.watching.client(), namespace), watcher::Config::default());
         let services =
-            gate.watching.typed(all, Some(gate.rights()), Change::Everything, |_: &Service| Change::Everything);
+            gate.watching.typed(all, Some(gate.rights()), Change::Everything, |_: &Service, _| Change::Everything);
         let target = Self { services, access: gate.access.subscribe(), _end: gate.stop.clone().drop_guard() };
         gate.open_after([seen(&target.services)]);
         target
@@ -143,7 +143,7 @@ impl Issuers {
         let api = Api::namespaced(gate.watching.client(), namespace);
         let config = watcher::Config::default().labels(ISSUER_OF);
         let here = namespace.to_owned();
-        let secrets = gate.watching.typed((api, config), Some(gate.rights()), all, move |secret: &Secret| {
+        let secrets = gate.watching.typed((api, config), Some(gate.rights()), all, move |secret: &Secret, _| {
             let name = secret.labels().get(ISSUER_OF).cloned().unwrap_or_default();
             Change::Identity(LinkRef { namespace: here.clone(), name })
         });
@@ -282,11 +282,15 @@ impl Watches<'_> {
         let api = Api::namespaced(self.gate.watching.client(), self.namespace);
         let namespace = self.namespace.to_owned();
         let all = Change::Namespace(namespace.clone());
-        self.gate.watching.typed((api, config), Some(self.gate.rights()), all, move |object: &K| {
-            // A label is a hint of whom to wake, never a proof of whose the object is.
+        self.gate.watching.typed((api, config), Some(self.gate.rights()), all, move |object: &K, gone| {
+            // A label is a hint of whom to wake, never a proof of whose the object is. The name of a Service that is gone
+            // may be what another link waits for.
+            let name_is_free = gone && K::kind(&()) == Service::kind(&());
             match object.labels().get(LINK) {
-                Some(name) => Change::Link(LinkRef { namespace: namespace.clone(), name: name.clone() }),
-                None => Change::Namespace(namespace.clone()),
+                Some(name) if !name_is_free => {
+                    Change::Link(LinkRef { namespace: namespace.clone(), name: name.clone() })
+                }
+                _ => Change::Namespace(namespace.clone()),
             }
         })
     }

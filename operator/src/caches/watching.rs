@@ -129,13 +129,13 @@ impl Watching {
         (api, config): (Api<K>, watcher::Config),
         rights: Option<OnRights>,
         listed: Change,
-        change: impl Fn(&K) -> Change + Send + 'static,
+        change: impl Fn(&K, bool) -> Change + Send + 'static,
     ) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (store, writer) = reflector::store();
-        let (resource, change) = (K::plural(&()).into_owned(), move |object: &K, _| change(object));
+        let resource = K::plural(&()).into_owned();
         self.spawn((api, config), writer, Follow { resource, rights, saw: |_: &_| {}, change, listed });
         store
     }
