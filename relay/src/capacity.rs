@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use self::shares::{Account, Budget};
 
-pub(crate) use memory::{Carried, is_ample, look};
+pub(crate) use memory::{Carried, is_ample, look, spare};
 
 /// What the relays of a process share of its table of descriptors: each has a part that no other uses up. Made once, given to
 /// each; cheap to clone.

@@ -21,6 +21,8 @@ const COST: u64 = 64 * 1024;
 const CARRYING: u64 = 160 * 1024;
 /// The same with the largest buffers: a DATA frame of ours each way, and as much again in TLS.
 const GROWN: u64 = 1024 * 1024;
+/// What all threads may keep in spare buffers, as a part of the limit.
+const SPARE: u64 = 32;
 /// A look is good for so long: what begins meanwhile is taken at its cost.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -68,6 +70,20 @@ pub(super) fn admit() -> Result<(), Shortage> {
 /// Whether buffers may grow beyond their first size, those of every stream that lives.
 pub(crate) fn is_ample() -> bool {
     MEMORY.as_ref().is_none_or(|memory| memory.lets_grow(CARRIED.load(Ordering::Relaxed)))
+}
+
+/// How many bytes of spare buffers one thread may keep: they are charged like what is in use, and nobody takes them back.
+pub(crate) fn spare() -> usize {
+    static BYTES: LazyLock<usize> = LazyLock::new(|| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        MEMORY.as_ref().map_or(usize::MAX, |memory| spare_of(memory.group.limit, threads))
+    });
+    *BYTES
+}
+
+/// The share of one of `threads`.
+fn spare_of(limit: u64, threads: usize) -> usize {
+    usize::try_from(limit / SPARE).unwrap_or(usize::MAX) / threads
 }
 
 /// Looks, so that [`is_ample`] is true to the moment; a link's clock calls it.
@@ -238,6 +254,12 @@ mod tests {
         let group = Group::named("0::/kubepods/pod1\n", mount.path()).unwrap();
         assert_eq!(group.limit, 1_000_000);
         assert_eq!(Group::named("0::/../../x\n", mount.path()).map(|group| group.limit), Some(1_000_000));
+    }
+
+    #[test]
+    fn spare_buffers_are_a_small_part_of_the_limit_however_many_threads_there_are() {
+        assert_eq!(spare_of(256 << 20, 2), 4 << 20);
+        assert_eq!(64 * spare_of(256 << 20, 64), 8 << 20);
     }
 
     #[test]
