@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use securelink_pki::testing::Organization;
+use securelink_relay::Capacity;
 use securelink_relay::wire::Role;
 use support::intruder::{Caller, Heard};
 use support::{Pair, Side, credentials, endpoint, export, import, open, snapshot};
@@ -105,6 +106,31 @@ async fn f47_a_flood_of_half_handshakes_ends_no_stream_and_stops_no_new_one() {
         service.read_exact(&mut still).await.unwrap();
         assert_eq!(&still, b"still");
     }
+}
+
+/// Two links of one process share its places, as those of the standalone runtime do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f47_a_flood_on_one_link_of_a_process_turns_nobody_away_from_another() {
+    let _alone = ALONE.lock().await;
+    let [org_a, org_b, org_c] = ["a.example", "b.example", "c.example"].map(Organization::new);
+    let at_b = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let capacity = Capacity::of_process();
+    let flooded = Side::start_sharing(&org_b, &org_c.domain, snapshot(&org_b, &org_c), capacity.clone()).await;
+    let mut for_b = snapshot(&org_b, &org_a);
+    for_b.exports.push(export("at-b", at_b.local_addr().unwrap()));
+    let b = Side::start_sharing(&org_b, &org_a.domain, for_b, capacity).await;
+    let _flood = Flood::start(flooded.listens_on(), many);
+    flooded.until_refused("TooManyCallers").await;
+    let mut for_a = snapshot(&org_a, &org_b);
+    for_a.imports.push(import("at-b", 0));
+    for_a.peer.endpoints = vec![endpoint(b.listens_on())];
+    let a = Side::start(&org_a, &org_b.domain, for_a).await;
+    a.until_ready().await;
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(open(a.import_address("at-b"), &at_b).await);
+    }
+    assert_eq!(b.relay.report().peer.refused.get("TooManyCallers"), None, "its own places are free");
 }
 
 /// The limit is on the whole, not on each byte.

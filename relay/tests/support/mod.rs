@@ -165,29 +165,19 @@ pub fn logs() {
 
 impl Side {
     pub async fn start(own: &Organization, peer: &TrustDomain, snapshot: Snapshot) -> Self {
-        Self::start_with(
-            credentials(own.leaf_to(peer), &own.transitions),
-            snapshot,
-            TestClock::new(),
-            Memory::default(),
-        )
-        .await
+        Self::start_sharing(own, peer, snapshot, Capacity::of_process()).await
+    }
+
+    /// As [`Side::start`], with what other relays of this process have a share of.
+    pub async fn start_sharing(own: &Organization, peer: &TrustDomain, snapshot: Snapshot, capacity: Capacity) -> Self {
+        let credentials = credentials(own.leaf_to(peer), &own.transitions);
+        let metrics = Metrics::register(&mut Registry::default());
+        Self::set_up(credentials, snapshot, TestClock::new(), Memory::default(), metrics, capacity).await
     }
 
     pub async fn start_with(credentials: Credentials, snapshot: Snapshot, clock: TestClock, memory: Memory) -> Self {
-        logs();
-        let store = Arc::new(MemoryStore::default());
-        let setup = Setup {
-            snapshot: snapshot.clone(),
-            credentials,
-            memory,
-            store: Arc::clone(&store) as Arc<dyn Store>,
-            clock: clock.clock(),
-            metrics: Metrics::register(&mut Registry::default()),
-            capacity: Capacity::of_process(),
-        };
-        let relay = Relay::start(setup).await.expect("the relay starts");
-        Self { relay, snapshot, clock, store }
+        let metrics = Metrics::register(&mut Registry::default());
+        Self::set_up(credentials, snapshot, clock, memory, metrics, Capacity::of_process()).await
     }
 
     /// As [`Side::start`], with its metrics in `registry`.
@@ -197,16 +187,29 @@ impl Side {
         snapshot: Snapshot,
         registry: &mut Registry,
     ) -> Self {
+        let credentials = credentials(own.leaf_to(peer), &own.transitions);
+        let metrics = Metrics::register(registry);
+        Self::set_up(credentials, snapshot, TestClock::new(), Memory::default(), metrics, Capacity::of_process()).await
+    }
+
+    async fn set_up(
+        credentials: Credentials,
+        snapshot: Snapshot,
+        clock: TestClock,
+        memory: Memory,
+        metrics: Metrics,
+        capacity: Capacity,
+    ) -> Self {
         logs();
-        let (clock, store) = (TestClock::new(), Arc::new(MemoryStore::default()));
+        let store = Arc::new(MemoryStore::default());
         let setup = Setup {
             snapshot: snapshot.clone(),
-            credentials: credentials(own.leaf_to(peer), &own.transitions),
-            memory: Memory::default(),
+            credentials,
+            memory,
             store: Arc::clone(&store) as Arc<dyn Store>,
             clock: clock.clock(),
-            metrics: Metrics::register(registry),
-            capacity: Capacity::of_process(),
+            metrics,
+            capacity,
         };
         let relay = Relay::start(setup).await.expect("the relay starts");
         Self { relay, snapshot, clock, store }
