@@ -48,7 +48,7 @@ e2e:
 ## The rows that take long, in full: about an hour and a half (docs/soak.md). Scaled forms are in `make unit`.
 soak:
 	$(CARGO) test --release --locked -p securelink --test soak -- --include-ignored --nocapture --test-threads 1
-	$(CARGO) test --release --locked -p securelink-relay --test soak -- --ignored --nocapture --test-threads 1
+	$(CARGO) test --release --locked -p securelink-relay --test soak --test idle -- --ignored --nocapture --test-threads 1
 
 ## Fuzzes every target for FUZZ_SECONDS each, by default a minute; an hour for a release (docs/fuzzing.md).
 FUZZ_SECONDS ?= 60

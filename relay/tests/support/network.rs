@@ -27,7 +27,7 @@ pub fn isolated<F: Future<Output = ()>>(name: &str, body: impl FnOnce() -> F) {
     let inside = Command::new("unshare")
         .args(["--net", "--mount"])
         .arg(env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture"])
+        .args([name, "--exact", "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
         .output()
         .unwrap();
