@@ -12,7 +12,7 @@ use crate::wire::{ReplicaId, Role};
 
 /// A connection to the replica whose turn it is, else to another one that lives, else by whichever way works. The replica
 /// that `failed` the stream before comes last, and what rests with it is not tried again.
-pub(crate) async fn acquire(link: &Arc<Link>, failed: Option<ReplicaId>) -> Result<Connection, Failure> {
+pub(crate) async fn acquire(link: &Arc<Link>, failed: Option<ReplicaId>) -> Result<Box<Connection>, Failure> {
     if link.view().is_connect() {
         return Err(Failure::CallsOnly);
     }
@@ -44,7 +44,7 @@ pub(crate) async fn acquire(link: &Arc<Link>, failed: Option<ReplicaId>) -> Resu
 }
 
 /// Dials a replica that lives, until it is known not to. Behind its address there may be another one, which is as good.
-async fn dial(link: &Arc<Link>, live: &Live) -> Option<Connection> {
+async fn dial(link: &Arc<Link>, live: &Live) -> Option<Box<Connection>> {
     let way = live.way.as_ref()?;
     let connected = tokio::select! {
         connected = connect_by(link, way, Role::Forward) => connected.ok()?,

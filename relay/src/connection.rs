@@ -29,7 +29,7 @@ pub(crate) struct Facts {
     pub(crate) role: Role,
     pub(crate) replica: ReplicaId,
     pub(crate) peer: VerifiedPeer,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
     pub(crate) tls_group: Option<&'static str>,
     pub(crate) version: u16,
     /// Which of our root keys the peer pinned.
@@ -47,14 +47,14 @@ pub(crate) struct Facts {
 /// What a handshake found out.
 pub(crate) struct Proved {
     pub(crate) peer: VerifiedPeer,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) chain: Arc<[CertificateDer<'static>]>,
     pub(crate) tls_group: Option<&'static str>,
     pub(crate) trust: Arc<PeerTrust>,
     pub(crate) tls: Arc<Tls>,
     pub(crate) snapshot: Arc<Snapshot>,
 }
 
-/// A connection after both HELLOs: its owner drives it.
+/// A connection after both HELLOs: its owner drives it. It passes through many hands, and is boxed for that.
 pub(crate) struct Connection {
     pub(crate) frames: Frames,
     pub(crate) facts: Arc<Facts>,
@@ -75,10 +75,10 @@ impl Connection {
         proved: Proved,
         told: Head,
         place: Option<Place>,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let facts = Arc::new(Facts::new(link, proved, &frames)?);
         link.admit(&facts);
-        Some(Self { frames, facts, told, link: Arc::clone(link), carried: None, place })
+        Some(Box::new(Self { frames, facts, told, link: Arc::clone(link), carried: None, place }))
     }
 
     /// It carries a stream from now on, until it is unloaded or gone. `service` is a name of our own configuration.

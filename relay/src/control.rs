@@ -39,7 +39,7 @@ pub(crate) async fn changed(link: &Link, before: &View) {
 }
 
 /// Drives one control connection, dialed or accepted, until it ends.
-pub(crate) async fn drive(link: &Arc<Link>, mut connection: Connection) -> Failure {
+pub(crate) async fn drive(link: &Arc<Link>, mut connection: Box<Connection>) -> Failure {
     let facts = Arc::clone(&connection.facts);
     let aloud = link.may_say();
     if aloud {

@@ -30,7 +30,7 @@ use crate::wire::{Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION,
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Dials the peer by whichever way works, beginning with the endpoint that last did.
-pub(crate) async fn connect(link: &Arc<Link>, role: Role) -> Result<Connection, Failure> {
+pub(crate) async fn connect(link: &Arc<Link>, role: Role) -> Result<Box<Connection>, Failure> {
     let view = link.view();
     let endpoints = &view.snapshot.peer.endpoints;
     let first = link.preferred.load(Ordering::Relaxed);
@@ -55,7 +55,7 @@ pub(crate) async fn connect(link: &Arc<Link>, role: Role) -> Result<Connection, 
 }
 
 /// Dials the peer by one way.
-pub(crate) async fn connect_by(link: &Arc<Link>, way: &Way, role: Role) -> Result<Connection, Failure> {
+pub(crate) async fn connect_by(link: &Arc<Link>, way: &Way, role: Role) -> Result<Box<Connection>, Failure> {
     let connected = try_way(link, way, role).await;
     match &connected {
         Ok(_) => link.replicas.worked(way),
@@ -69,7 +69,7 @@ pub(crate) async fn connect_by(link: &Arc<Link>, way: &Way, role: Role) -> Resul
     connected
 }
 
-async fn try_way(link: &Arc<Link>, way: &Way, role: Role) -> Result<Connection, Failure> {
+async fn try_way(link: &Arc<Link>, way: &Way, role: Role) -> Result<Box<Connection>, Failure> {
     let view = link.view();
     let socket = reach(&view, way).await?;
     if role != Role::Control {
@@ -95,7 +95,7 @@ pub(crate) async fn greet(
     endpoint: &Endpoint,
     socket: TcpStream,
     role: Role,
-) -> Result<Connection, Failure> {
+) -> Result<Box<Connection>, Failure> {
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| Failure::Dns { host: endpoint.host.clone(), error: std::io::Error::other("not a host name") })?;
     let greet = async {
@@ -110,7 +110,7 @@ pub(crate) async fn greet(
 }
 
 /// Takes a socket from the peer's listener.
-pub(crate) async fn accept(link: &Arc<Link>, socket: TcpStream) -> Result<Connection, Failure> {
+pub(crate) async fn accept(link: &Arc<Link>, socket: TcpStream) -> Result<Box<Connection>, Failure> {
     let view = link.view();
     let deadline = Instant::now() + HELLO_TIMEOUT;
     let late = |_| Failure::Silent(HELLO_TIMEOUT);
@@ -134,10 +134,10 @@ fn prove(link: &Link, view: &View, stream: TlsStream<TcpStream>) -> Result<(Rust
     if !view.tls.speaks(tls.alpn_protocol()) {
         return Err(Refusal::NoCommonProtocol.into());
     }
-    let chain = tls.peer_certificates().unwrap_or_default();
+    let peer = peer_from_connection(tls, &view.trust, link.clock.now())?;
     let proved = Proved {
-        peer: peer_from_connection(tls, &view.trust, link.clock.now())?,
-        chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+        chain: link.chains.share(peer.chain_hash, tls.peer_certificates().unwrap_or_default()),
+        peer,
         tls_group: tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
         trust: Arc::clone(&view.trust),
         tls: Arc::clone(&view.tls),
@@ -153,7 +153,7 @@ async fn exchange(
     mut frames: Frames,
     proved: Proved,
     role: Option<Role>,
-) -> Result<Connection, Failure> {
+) -> Result<Box<Connection>, Failure> {
     let told = view.head.clone();
     if let Some(role) = role {
         frames.send(&Message::Hello(hello(link, view, &proved, role))).await.map_err(Failure::of_first_frames)?;

@@ -9,6 +9,7 @@ mod acknowledged;
 mod acquire;
 mod callers;
 mod capacity;
+mod chains;
 pub mod connect;
 mod connection;
 mod control;

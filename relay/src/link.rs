@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::callers::Callers;
 use crate::capacity::Shares;
+use crate::chains::Chains;
 use crate::connection::Facts;
 use crate::limits::{Bucket, Buckets, MAX_STREAMS};
 use crate::metrics::LinkMetrics;
@@ -72,6 +73,7 @@ pub(crate) struct Link {
     /// The latch holds more than is stored.
     unkept: Notify,
     verdicts: Mutex<Verdicts>,
+    pub(crate) chains: Chains,
     connections: Mutex<BTreeMap<u64, Arc<Facts>>>,
     next_connection: AtomicU64,
     /// Control connections among them.
@@ -179,6 +181,7 @@ impl Link {
             latch: Mutex::new(parts.latch),
             unkept: Notify::new(),
             verdicts: Mutex::new(Verdicts { trust, known: HashMap::new() }),
+            chains: Chains::default(),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(1),
             controls: AtomicUsize::new(0),

@@ -198,7 +198,7 @@ fn accept_peer(link: &Arc<Link>, socket: TcpStream, ticket: Ticket) {
         let shaken = tokio::select! {
             () = owner.stop.cancelled() => return,
             () = visit.turned_out() => Err(Failure::Crowded),
-            shaken = handshake::accept(&owner, socket) => shaken,
+            shaken = Box::pin(handshake::accept(&owner, socket)) => shaken,
         };
         if shaken.is_ok() {
             visit.prove();
@@ -207,7 +207,7 @@ fn accept_peer(link: &Arc<Link>, socket: TcpStream, ticket: Ticket) {
         }
         match shaken {
             Ok(connection) if connection.facts.role == Role::Control => {
-                control::drive(&owner, connection).await;
+                Box::pin(control::drive(&owner, connection)).await;
             }
             Ok(connection) if connection.facts.role == Role::Reverse => Pool::put(&owner, connection),
             Ok(connection) => serve(owner, connection, None).await,
@@ -230,11 +230,7 @@ fn accept_client(link: &Arc<Link>, key: &Key, client: TcpStream) {
     let Some(import) = import.filter(|_| !link.is_closing()) else { return abort_on_close(&client) };
     match admit_client(link, &client) {
         Ok(place) => {
-            let serving = serve_client(Arc::clone(link), import.clone(), client);
-            link.tasks.spawn(async move {
-                serving.await;
-                drop(place);
-            });
+            link.tasks.spawn(serve_client(Arc::clone(link), import.clone(), client, place));
         }
         Err(failure) => {
             abort_on_close(&client);

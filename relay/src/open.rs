@@ -1,9 +1,11 @@
-//! The way of a byte here: a client's socket, a connection to the peer, OPEN, copy.
+//! The way of a byte here: a client's socket, a connection to the peer, OPEN, copy. What is over soon is boxed: the task of a
+//! stream at rest is as large as the largest of its parts.
 
 use std::sync::Arc;
 
 use securelink_relay_config::Import;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::acquire::acquire;
 use crate::connection::Connection;
@@ -21,8 +23,9 @@ use crate::wire::{Code, Message, Open, StreamId};
 /// Connections tried for one client: one at rest may be dead, and one may be draining.
 const ATTEMPTS: usize = 3;
 
-/// Carries one client's connection to an import. Every end that is no clean one is a reset for the client.
-pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: TcpStream) {
+/// Carries one client's connection to an import, which has its `place` until the end. Every end that is no clean one is a
+/// reset for the client.
+pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: TcpStream, _place: OwnedSemaphorePermit) {
     tune(&client);
     abort_on_close(&client);
     let service: Arc<str> = Arc::from(import.name.as_str());
@@ -32,7 +35,7 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: Tc
     }
     let (mut early, mut failed) = (Early::default(), None);
     for _ in 0..ATTEMPTS {
-        let connection = match link.unless_stopped(acquire(&link, failed)).await {
+        let connection = match link.unless_stopped(Box::pin(acquire(&link, failed))).await {
             Some(Ok(connection)) => connection,
             None => break,
             Some(Err(failure)) => {
@@ -54,7 +57,7 @@ pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: Tc
 /// client and what is to be sent first then.
 async fn attempt(
     link: &Arc<Link>,
-    mut connection: Connection,
+    mut connection: Box<Connection>,
     (import, service): (&Import, &Arc<str>),
     client: TcpStream,
     early: Early,
@@ -95,10 +98,10 @@ async fn attempt(
     link.metrics.ended(Direction::Outgoing, end.outcome());
     // Closed before the stream counts as ended.
     let client = again.then_some(client);
-    match conclude(link, &mut connection, (Direction::Outgoing, service), end).await {
+    match Box::pin(conclude(link, &mut connection, (Direction::Outgoing, service), end)).await {
         Ok(()) if !connection.frames.session.heard_bye() => Pool::put(link, connection),
         Ok(()) => {}
-        Err(failure) => connection.end(&failure).await,
+        Err(failure) => Box::pin(connection.end(&failure)).await,
     }
     Some((client?, early))
 }

@@ -23,7 +23,7 @@ const ASK_AFTER: Duration = Duration::from_secs(30);
 const ASK_MARGIN: Duration = Duration::from_millis(200);
 
 /// Whoever wants the connection sends the way to hand it over.
-type Request = oneshot::Sender<Connection>;
+type Request = oneshot::Sender<Box<Connection>>;
 
 /// See the module.
 #[derive(Default)]
@@ -37,19 +37,19 @@ impl Pool {
     }
 
     /// A connection at rest with `replica` that still works, if there is one.
-    pub(crate) async fn take(&self, replica: ReplicaId) -> Option<Connection> {
+    pub(crate) async fn take(&self, replica: ReplicaId) -> Option<Box<Connection>> {
         self.take_from(|parked| parked.get_mut(&replica)?.pop()).await
     }
 
     /// The same with any replica.
-    pub(crate) async fn take_any(&self) -> Option<Connection> {
+    pub(crate) async fn take_any(&self) -> Option<Box<Connection>> {
         self.take_from(|parked| parked.values_mut().find_map(Vec::pop)).await
     }
 
     async fn take_from(
         &self,
         pop: impl Fn(&mut Parked) -> Option<oneshot::Sender<Request>> + Send,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         loop {
             let parked = pop(&mut self.parked())?;
             let (request, given) = oneshot::channel();
@@ -62,7 +62,7 @@ impl Pool {
     }
 
     /// Puts a connection to rest, or ends it where enough are or its replica takes no streams.
-    pub(crate) fn put(link: &Arc<Link>, mut connection: Connection) {
+    pub(crate) fn put(link: &Arc<Link>, mut connection: Box<Connection>) {
         let (parked, asked) = oneshot::channel();
         let replica = connection.facts.replica;
         let kept = connection.unload() && {
@@ -93,7 +93,7 @@ impl Pool {
 }
 
 /// Watches a connection at rest until it is wanted, ends, or is of no more use.
-async fn rest(link: Arc<Link>, mut connection: Connection, mut asked: oneshot::Receiver<Request>) {
+async fn rest(link: Arc<Link>, mut connection: Box<Connection>, mut asked: oneshot::Receiver<Request>) {
     let mut generation = link.generation();
     let since = Instant::now();
     connection.frames.rest();

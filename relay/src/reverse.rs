@@ -208,16 +208,18 @@ fn next_lacking(
 async fn park(link: Arc<Link>, way: Way, slot: Slot) {
     let connected = tokio::select! {
         () = link.stop.cancelled() => return,
-        connected = connect_by(&link, &way, Role::Reverse) => connected,
+        connected = Box::pin(connect_by(&link, &way, Role::Reverse)) => connected,
     };
     match connected {
-        Ok(connection) if connection.facts.replica == slot.1 => return serve(link, connection, Some(slot)).await,
+        Ok(connection) if connection.facts.replica == slot.1 => {
+            return serve(link, connection, Some(slot)).await;
+        }
         // Another one behind the same address, which may want it, too.
         Ok(connection) if link.reverse.lacks(connection.facts.replica) > 0 => {
             let theirs = Slot::new(&link, connection.facts.replica);
             link.tasks.spawn(serve(Arc::clone(&link), connection, Some(theirs)));
         }
-        Ok(mut connection) => connection.bye(Code::Draining, "enough connections are at rest").await,
+        Ok(mut connection) => Box::pin(connection.bye(Code::Draining, "enough connections are at rest")).await,
         Err(failure) => link.failed(&failure),
     }
     tokio::select! {
@@ -245,7 +247,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// A connection that the peer parked here; asks for more where none is left.
-pub(crate) async fn take(link: &Arc<Link>) -> Result<Connection, Failure> {
+pub(crate) async fn take(link: &Arc<Link>) -> Result<Box<Connection>, Failure> {
     if let Some(connection) = rested(link).await {
         return Ok(connection);
     }
@@ -267,7 +269,7 @@ pub(crate) async fn take(link: &Arc<Link>) -> Result<Connection, Failure> {
 }
 
 /// One at rest, of the replica whose turn it is, else of any.
-async fn rested(link: &Link) -> Option<Connection> {
+async fn rested(link: &Link) -> Option<Box<Connection>> {
     for live in link.replicas.turn() {
         if let Some(connection) = link.pool.take(live.id).await {
             return Some(connection);

@@ -1,4 +1,5 @@
-//! The way of a byte there: an accepted connection, OPEN, authorize, dial, ACCEPT, copy.
+//! The way of a byte there: an accepted connection, OPEN, authorize, dial, ACCEPT, copy. What is over soon is boxed: the task
+//! of a stream at rest is as large as the largest of its parts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +40,9 @@ const SURPLUS_AFTER: Duration = Duration::from_mins(1);
 
 /// Serves a connection on which the peer opens streams until it ends: an accepted one, or a reverse one, which is at rest
 /// as long as it has a slot.
-pub(crate) async fn serve(link: Arc<Link>, mut connection: Connection, slot: Option<Slot>) {
+pub(crate) async fn serve(link: Arc<Link>, mut connection: Box<Connection>, slot: Option<Slot>) {
     let failure = drive(&link, &mut connection, slot).await;
-    connection.end(&failure).await;
+    Box::pin(connection.end(&failure)).await;
     tracing::debug!(link = %link.name, connection = connection.facts.id, %failure, "connection ended");
 }
 
@@ -67,7 +68,7 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
         let message = tokio::select! {
             biased;
             () = link.stop.cancelled() => {
-                connection.bye(Code::Draining, "this relay stops").await;
+                Box::pin(connection.bye(Code::Draining, "this relay stops")).await;
                 return Fault::Ended.into();
             }
             _ = generation.changed() => continue,
@@ -122,7 +123,7 @@ async fn part(link: &Arc<Link>, connection: &mut Connection, code: Code, text: &
         }
     };
     // Who stays on, or does not even take our word, is left.
-    let _: Option<Result<Result<(), Failure>, _>> = link.unless_stopped(timeout(BYE_GRACE, parting)).await;
+    let _: Option<Result<Result<(), Failure>, _>> = link.unless_stopped(Box::pin(timeout(BYE_GRACE, parting))).await;
 }
 
 /// Refuses a stream and waits until its opener has understood. After an error the connection carries no other.
@@ -141,7 +142,7 @@ async fn reject(
         connection.frames.send(&Message::Reject(reject)).await?;
         if kept { Ok(answer_idle(link, connection).await?) } else { Err(Failure::TooMany) }
     };
-    let refused = link.unless_stopped(timeout(REJECT_TIMEOUT, refusing)).await;
+    let refused = link.unless_stopped(Box::pin(timeout(REJECT_TIMEOUT, refusing))).await;
     refused.and_then(Result::ok).unwrap_or(Err(Fault::Ended.into()))
 }
 
@@ -150,13 +151,13 @@ async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> Re
     if link.is_closing() {
         return reject(link, connection, Denial::new(Code::Draining, "this relay stops"), Some(0)).await;
     }
-    match link.unless_stopped(authorize(link, connection, &open.service)).await {
+    match link.unless_stopped(Box::pin(authorize(link, connection, &open.service))).await {
         Some(Ok(())) => {}
         Some(Err((denial, retry))) => return reject(link, connection, denial, retry).await,
         None => return Err(Fault::Ended.into()),
     }
     if open.service == PROBE || open.service == GREET {
-        return reserved::serve(link, connection, &open.service).await;
+        return Box::pin(reserved::serve(link, connection, &open.service)).await;
     }
     let Some(export) = link.view().export(&open.service).cloned() else {
         return reject(link, connection, Denial::new(Code::UnknownExport, "no such export"), None).await;
@@ -174,7 +175,7 @@ async fn stream(link: &Arc<Link>, connection: &mut Connection, open: Open) -> Re
         denial = link.denied(&facts, Direction::Incoming, &service) => {
             return reject(link, connection, denial, None).await;
         }
-        reached = reach(link, &export) => reached,
+        reached = Box::pin(reach(link, &export)) => reached,
     };
     let target = match reached {
         Ok(target) => target,
@@ -272,7 +273,7 @@ async fn carry(
     link.metrics.ended(Direction::Incoming, end.outcome());
     // Closed before the stream counts as ended.
     drop(target);
-    conclude(link, connection, (Direction::Incoming, &service), end).await
+    Box::pin(conclude(link, connection, (Direction::Incoming, &service), end)).await
 }
 
 /// The byte limits in force when the stream opens.

@@ -157,7 +157,7 @@ impl Keeper {
         while self.held.join_next().await.is_some() {}
     }
 
-    async fn take(&mut self, dialed: Result<Connection, Failure>) -> Dialed {
+    async fn take(&mut self, dialed: Result<Box<Connection>, Failure>) -> Dialed {
         match dialed {
             Ok(mut connection) => {
                 if self.link.replicas.met(connection.facts.replica, &self.way) {
