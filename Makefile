@@ -45,7 +45,7 @@ demo:
 e2e:
 	@./e2e/run
 
-## The rows that take long, in full: about an hour and a half (docs/soak.md). Scaled forms are in `make unit`.
+## The rows that take long, in full: about two hours (docs/soak.md). Scaled forms are in `make unit`.
 soak:
 	$(CARGO) test --release --locked -p securelink --test soak -- --include-ignored --nocapture --test-threads 1
 	$(CARGO) test --release --locked -p securelink-relay --test soak --test idle -- --ignored --nocapture --test-threads 1
