@@ -26,6 +26,7 @@ use serde_json::Value;
 
 use crate::caches::Space;
 use crate::gather::{TakenNames, holder, is_owned};
+use crate::keyed;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 
@@ -197,7 +198,7 @@ impl Applier<'_> {
         if lags {
             applied.look_again(LAG);
         }
-        let digest = memory::digest(desired);
+        let digest = keyed::hash(desired);
         if let Some(live) = &latest
             && is_owned(live.as_ref(), self.uid)
             && self.is_current(live.as_ref())

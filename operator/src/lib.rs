@@ -15,6 +15,7 @@ pub mod http;
 pub mod hub;
 pub mod identity;
 pub mod issue;
+mod keyed;
 pub mod keys;
 pub mod lease;
 pub mod metrics;

@@ -2,11 +2,12 @@
 //! what reading it does (docs/scale.md).
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use securelink_plan::{Accepted, AcceptedError};
 use securelink_relay_config::LinkRef;
+
+use crate::keyed;
 
 /// Of each link a hash of the text that was judged sound, where a judgment adds nothing to it.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ pub struct Sound(Mutex<HashMap<LinkRef, u64>>);
 impl Sound {
     /// Reads an `accepted.json`, as [`Accepted::from_bytes`] does.
     pub fn read(&self, text: &str, link: &LinkRef) -> Result<Accepted, AcceptedError> {
-        let hash = hash(text);
+        let hash = keyed::hash(text);
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(link) == Some(&hash);
         if known {
             return Accepted::from_judged(text.as_bytes());
@@ -31,10 +32,4 @@ impl Sound {
     pub fn forget(&self, link: &LinkRef) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(link);
     }
-}
-
-/// A hash that stands for a text which others choose: by a key of this process, so that nobody prepares two that collide.
-pub(crate) fn hash(text: &str) -> u64 {
-    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEY.hash_one(text)
 }

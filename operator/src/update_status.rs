@@ -1,8 +1,6 @@
 //! Status and Events of a link, from what was observed. Written only when something in it changed.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -20,6 +18,7 @@ use serde_json::json;
 use crate::apply::{Applied, ApplyError};
 use crate::controller::ReconcileError;
 use crate::gather::Known;
+use crate::keyed;
 use crate::metrics::{ByCondition, OfLink};
 use crate::newest::Newest;
 use crate::world::World;
@@ -78,12 +77,16 @@ impl Written {
         let echo = echoes.entry(link.clone()).or_default();
         let seen = without_status(object);
         let same = std::mem::replace(&mut echo.seen, seen) == seen;
-        let shown = || serde_json::from_value(object.data["status"].clone()).ok().map(|status| digest(&status));
+        let shown = || {
+            serde_json::from_value(object.data["status"].clone())
+                .ok()
+                .map(|status: SecureLinkStatus| keyed::hash(&status))
+        };
         same && echo.sent.is_some() && echo.sent == shown()
     }
 
     fn sends(&self, link: &LinkRef, status: &SecureLinkStatus) {
-        self.echoes().entry(link.clone()).or_default().sent = Some(digest(status));
+        self.echoes().entry(link.clone()).or_default().sent = Some(keyed::hash(status));
     }
 
     fn echoes(&self) -> MutexGuard<'_, HashMap<LinkRef, Echo>> {
@@ -293,21 +296,11 @@ fn internal_error(message: &str, generation: Option<i64>) -> NewCondition {
     NewCondition { kind, status: Some(true), reason: kind.as_str(), message, generation }
 }
 
-/// A hash of a status.
-fn digest(status: &SecureLinkStatus) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // Plain values: they always serialize.
-    serde_json::to_string(status).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
-}
-
 /// A hash of what a link is beside its status.
 fn without_status(object: &DynamicObject) -> u64 {
     let metadata = &object.metadata;
-    let mut hasher = DefaultHasher::new();
-    (&metadata.uid, metadata.generation, &metadata.annotations, &metadata.labels).hash(&mut hasher);
-    (metadata.deletion_timestamp.is_some(), &metadata.finalizers).hash(&mut hasher);
-    hasher.finish()
+    let who = (&metadata.uid, metadata.generation, &metadata.annotations, &metadata.labels);
+    keyed::hash(&(who, metadata.deletion_timestamp.is_some(), &metadata.finalizers))
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,10 +9,10 @@ use kube::{Resource, ResourceExt as _};
 use securelink_plan::ObjectKind;
 use securelink_plan::drift::Differences;
 use securelink_relay_config::LinkRef;
-use serde::Serialize;
 use serde_json::Value;
 
 use super::Kind;
+use crate::keyed;
 
 /// For how long what was written counts although the cache does not show it: beyond, the cache is believed (fault F10).
 pub const LAG: Duration = Duration::from_secs(5);
@@ -71,7 +69,7 @@ impl Memory {
         let mut entries = self.lock();
         let entry = entries.entry((K::KIND, link.clone(), object.name_any())).or_default();
         entry.written = Some((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now()));
-        entry.wanted = Some(hash(wanted));
+        entry.wanted = Some(keyed::hash(wanted));
         entry.settled = None;
         object
     }
@@ -106,14 +104,14 @@ impl Memory {
     /// Whether just this was wanted, and in place, before: what differs then was changed by others.
     pub fn wanted_before(&self, kind: ObjectKind, link: &LinkRef, name: &str, wanted: &Value) -> bool {
         let key = (kind, link.clone(), name.to_owned());
-        self.lock().get(&key).is_some_and(|entry| entry.wanted == Some(hash(wanted)))
+        self.lock().get(&key).is_some_and(|entry| entry.wanted == Some(keyed::hash(wanted)))
     }
 
     /// Remembers that this is in place, and what differs all the same.
     pub fn settle(&self, kind: ObjectKind, link: &LinkRef, name: &str, wanted: &Value, found: &Differences) {
         let mut entries = self.lock();
         let entry = entries.entry((kind, link.clone(), name.to_owned())).or_default();
-        entry.wanted = Some(hash(wanted));
+        entry.wanted = Some(keyed::hash(wanted));
         let differs = !found.is_empty();
         if differs {
             tracing::warn!(%link, %kind, name, missing = ?found.missing, surplus = ?found.surplus, "something in this cluster changes an object at once after it is written; it is left so");
@@ -132,7 +130,7 @@ impl Memory {
     ) -> bool {
         let entries = self.lock();
         let entry = entries.get(&(kind, link.clone(), name.to_owned()));
-        entry.is_some_and(|entry| entry.wanted == Some(hash(wanted)) && entry.settled.as_ref() == Some(found))
+        entry.is_some_and(|entry| entry.wanted == Some(keyed::hash(wanted)) && entry.settled.as_ref() == Some(found))
     }
 
     /// Remembers that just this version of an object needs nothing to be what has this hash.
@@ -192,31 +190,6 @@ fn version<K: Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
-/// A hash of an object, without a copy of it.
-pub(super) fn digest<K: Serialize>(object: &K) -> u64 {
-    struct Into(DefaultHasher);
-    impl std::io::Write for Into {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.write(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut into = Into(DefaultHasher::new());
-    // Plain values: they always serialize, and a hasher takes all.
-    let _ = serde_json::to_writer(&mut into, object);
-    into.0.finish()
-}
-
-fn hash(value: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.to_string().hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ServiceAccount;
@@ -262,7 +235,7 @@ mod tests {
     #[test]
     fn what_is_in_place_is_not_compared_again_until_either_side_changes() {
         let (memory, link) = (Memory::default(), link());
-        let wanted = |name: &str| digest(&json!({ "spec": name }));
+        let wanted = |name: &str| keyed::hash(&json!({ "spec": name }));
         assert!(!memory.is_in_place(&link, &account("7"), wanted("a")));
         memory.in_place(&link, &account("7"), wanted("a"));
         assert!(memory.is_in_place(&link, &account("7"), wanted("a")));

@@ -231,9 +231,7 @@ impl Declarations {
 fn without_status(object: &DynamicObject) -> u64 {
     let mut metadata = object.metadata.clone();
     (metadata.resource_version, metadata.managed_fields) = (None, None);
-    // Plain values: they always serialize.
-    let metadata = serde_json::to_string(&metadata).unwrap_or_default();
-    crate::sound::hash(&format!("{metadata}{}", object.data["spec"]))
+    crate::keyed::hash(&(metadata, &object.data["spec"]))
 }
 
 /// The organization on the other side of a link, as it is written.
