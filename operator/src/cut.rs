@@ -75,12 +75,16 @@ impl Pending {
             Change::Brake { namespace, link: None } => {
                 self.braked.extend(all().into_iter().filter(|link| link.namespace == namespace));
             }
-            Change::Identity(LinkRef { namespace, .. }) | Change::Namespace(namespace) => {
-                self.all(world, |link| link.namespace == namespace);
+            Change::Identity(at) => {
+                if !world.sources.caches.declared.has_identity(&at) {
+                    world.prune();
+                }
+                self.all(world, |link| link.namespace == at.namespace);
             }
+            Change::Namespace(namespace) => self.all(world, |link| link.namespace == namespace),
             Change::Everything => {
                 self.all(world, |_| true);
-                world.prune_failures();
+                world.prune();
             }
             Change::Gone(gone) => {
                 self.braked.insert(gone.link);
@@ -194,7 +198,7 @@ fn forget(world: &World, link: &LinkRef) {
     world.sources.memory.forget_link(link);
     world.sources.sound.forget(link);
     world.requests.forget(link);
-    world.prune_failures();
+    world.prune();
     update_status::forget(world, link);
     let declared = &world.sources.caches.declared;
     let is_gone = |link: &LinkRef| declared.links().get(&reference::<SecureLink>(link)).is_none();
@@ -229,9 +233,23 @@ fn is_of(pod: &Pod, deployment: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
+    use crate::issue::Issuer;
+    use crate::world::testing;
+
+    #[tokio::test]
+    async fn the_keys_of_an_identity_are_forgotten_when_it_is_gone() {
+        let at = LinkRef { namespace: "liaison".to_owned(), name: "default".to_owned() };
+        for change in [Change::Identity(at.clone()), Change::Everything] {
+            let (world, versions, now) = (testing::alone(), (None, None), Timestamp::now());
+            world.looked.keep(&at, versions.clone(), Issuer::default(), now);
+            Pending::default().add(&world, change);
+            assert!(world.looked.get(&at, &versions, now).is_none());
+        }
+    }
 
     #[test]
     fn a_pod_is_a_relay_by_its_controller_and_not_by_its_labels() {

@@ -46,11 +46,7 @@ pub enum IdentityError {
 
 /// One look at an identity.
 pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityError> {
-    let Some(declared) = world.sources.caches.declared.identity(at) else {
-        world.identities.forget(at);
-        world.looked.forget(at);
-        return Ok(Action::await_change());
-    };
+    let Some(declared) = world.sources.caches.declared.identity(at) else { return Ok(Action::await_change()) };
     if declared.object.metadata.deletion_timestamp.is_some() {
         return release(at, world, &declared).await;
     }

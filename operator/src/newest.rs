@@ -43,6 +43,11 @@ impl<S: Clone> Newest<S> {
         self.lock().entry(at.clone()).or_insert_with(first);
     }
 
+    /// Forgets all objects but these.
+    pub fn retain(&self, is_there: impl Fn(&LinkRef) -> bool) {
+        self.lock().retain(|at, _| is_there(at));
+    }
+
     /// An object that is gone.
     pub fn forget(&self, at: &LinkRef) {
         self.lock().remove(at);

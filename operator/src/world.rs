@@ -1,6 +1,6 @@
 //! What every part of the operator works with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,13 +53,17 @@ pub struct World {
 }
 
 impl World {
-    /// Forgets the failures of objects that are gone.
-    pub fn prune_failures(&self) {
+    /// Forgets the failures of objects that are gone, and the keys of identities.
+    pub fn prune(&self) {
         let declared = &self.sources.caches.declared;
+        let of = |all: Vec<LinkRef>| all.into_iter().collect::<HashSet<_>>();
+        let identities = of(declared.all_identities());
+        self.looked.retain(|at| identities.contains(at));
+        self.identities.retain(|at| identities.contains(at));
         let there = [
-            ("SecureLink", declared.all_links()),
-            ("LinkIdentity", declared.all_identities()),
-            ("LinkCut", declared.all_cuts()),
+            ("SecureLink", of(declared.all_links())),
+            ("LinkIdentity", identities),
+            ("LinkCut", of(declared.all_cuts())),
         ];
         self.failures.retain(|kind, object| there.iter().any(|(of, all)| *of == kind && all.contains(object)));
     }
@@ -91,6 +95,53 @@ impl Failures {
     /// It went well.
     pub fn succeeded(&self, kind: &'static str, object: &LinkRef) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(kind, object.clone()));
+    }
+}
+
+/// A world for tests.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod testing {
+    use jiff::Timestamp;
+    use kube::runtime::events::Reporter;
+    use kube::{Api, Config};
+    use securelink_pki::control::ControlAuthority;
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::caches::Caches;
+    use crate::control::Controller;
+    use crate::settings::{self, Installed};
+
+    /// One whose API server nobody reaches: nothing is seen, nothing can be written.
+    pub(crate) fn alone() -> World {
+        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let (hub, (metrics, _), stop) = (Hub::default(), Metrics::new(), CancellationToken::new());
+        let config = json!({ "image": "securelink:1", "operatorLabels": {} });
+        let config: settings::Config = serde_json::from_value(config).unwrap();
+        let controller = Arc::new(Controller::new(ControlAuthority::generate(Timestamp::now()).unwrap()));
+        World {
+            namespace: "securelink".to_owned(),
+            sources: Sources {
+                caches: Caches::start(&client, "securelink", &hub, &metrics, &stop),
+                memory: crate::apply::Memory::default(),
+                taken: crate::gather::TakenNames::default(),
+                sound: crate::sound::Sound::default(),
+                installation: Installed::new(config.installation("securelink", None, controller.authorities())),
+            },
+            lease: Arc::new(Lease::new(Api::namespaced(client.clone(), "securelink"), "one")),
+            relays: Arc::new(Relays::new(controller, hub.clone(), metrics.clone(), stop)),
+            recorder: Recorder::new(client.clone(), Reporter::from("securelink")),
+            client,
+            hub,
+            metrics,
+            written: Written::default(),
+            identities: Newest::default(),
+            looked: Looked::default(),
+            requests: Requests::default(),
+            failures: Failures::default(),
+        }
     }
 }
 

@@ -128,6 +128,11 @@ impl Declarations {
         Some(DeclaredIdentity { object, identity })
     }
 
+    /// Whether an identity is there.
+    pub fn has_identity(&self, at: &LinkRef) -> bool {
+        self.stores.identities.get(&reference::<LinkIdentity>(at)).is_some()
+    }
+
     /// The policies.
     pub fn policies(&self) -> Policies {
         let mut policies = Policies::default();

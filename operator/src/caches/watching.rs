@@ -2,12 +2,11 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
@@ -150,7 +149,6 @@ impl Watching {
         K::DynamicType: Eq + Hash + Clone + Send + Sync,
     {
         let (hub, metrics, stop) = (self.hub.clone(), self.metrics.clone(), self.stop.clone());
-        let Follow { resource, rights, saw, change, listed } = follow;
         // What nobody here reads; kept, it would be half of the memory.
         let strip = |object: &mut K| {
             object.managed_fields_mut().clear();
@@ -159,37 +157,54 @@ impl Watching {
                 pod.metadata.annotations = None;
             }
         };
-        let stream = anew_when_refused(api, config).default_backoff().modify(strip).reflect(writer);
-        let follow = async move {
-            let mut stream = std::pin::pin!(stream);
-            while let Some(event) = stream.next().await {
-                match event {
-                    Ok(Event::Apply(object)) => {
-                        saw(&object);
-                        hub.tell(change(&object, false));
+        let events = anew_when_refused(api, config).default_backoff().modify(strip);
+        let follow = follow.all((events, writer), (hub, metrics));
+        tokio::spawn(async move { stop.run_until_cancelled(follow).await.unwrap_or_default() });
+    }
+}
+
+impl<S, C> Follow<S, C> {
+    /// Keeps a store, and tells what its events mean.
+    async fn all<K>(
+        self,
+        (events, writer): (impl Stream<Item = watcher::Result<Event<K>>>, reflector::store::Writer<K>),
+        (hub, metrics): (Hub, Metrics),
+    ) where
+        S: Fn(&K),
+        C: Fn(&K, bool) -> Change,
+        K: Resource + Clone + 'static,
+        K::DynamicType: Eq + Hash + Clone,
+    {
+        let Self { resource, rights, saw, change, listed } = self;
+        let store = writer.as_reader();
+        let mut events = std::pin::pin!(events.reflect(writer));
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Apply(object)) => {
+                    saw(&object);
+                    hub.tell(change(&object, false));
+                }
+                Ok(Event::Delete(object)) => hub.tell(change(&object, true)),
+                // It may lack what was deleted meanwhile. Until now the store had the objects of the list before: whoever
+                // forgets what is not in it would have forgotten of this list what is new.
+                Ok(Event::InitDone) => {
+                    store.state().iter().for_each(|object| saw(object));
+                    if let Some(told) = &rights {
+                        told(Ok(resource.as_str()));
                     }
-                    Ok(Event::Delete(object)) => hub.tell(change(&object, true)),
-                    // It may lack what was deleted meanwhile.
-                    Ok(Event::InitDone) => {
-                        if let Some(told) = &rights {
-                            told(Ok(resource.as_str()));
-                        }
-                        hub.tell(listed.clone());
-                    }
-                    Ok(Event::InitApply(object)) => saw(&object),
-                    Ok(Event::Init) => {}
-                    Err(error) => {
-                        metrics.watch_failures.inc();
-                        let denial = denial(&error, &resource);
-                        tracing::warn!(%error, resource, "a watch failed and begins anew");
-                        if let (Some(denial), Some(told)) = (denial, &rights) {
-                            told(Err(denial));
-                        }
+                    hub.tell(listed.clone());
+                }
+                Ok(Event::Init | Event::InitApply(_)) => {}
+                Err(error) => {
+                    metrics.watch_failures.inc();
+                    let denial = denial(&error, &resource);
+                    tracing::warn!(%error, resource, "a watch failed and begins anew");
+                    if let (Some(denial), Some(told)) = (denial, &rights) {
+                        told(Err(denial));
                     }
                 }
             }
-        };
-        spawn_until(stop, follow);
+        }
     }
 }
 
@@ -240,11 +255,46 @@ fn is_forbidden(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
-fn spawn_until(stop: CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = work => {}
-        }
-    });
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use securelink_crds::SecureLink;
+    use serde_json::json;
+
+    use super::*;
+    use crate::caches::named;
+    use crate::caches::peers::Peers;
+
+    fn link(name: &str) -> DynamicObject {
+        let mut object = DynamicObject::new(name, &ApiResource::erase::<SecureLink>(&())).within("n");
+        object.data = json!({ "spec": { "peer": { "trustDomain": "europol.example" } } });
+        object
+    }
+
+    #[tokio::test]
+    async fn f06_whoever_forgets_what_is_gone_during_a_long_list_forgets_nothing_of_it() {
+        let (peers, writer) =
+            (Arc::new(Peers::default()), reflector::store::Writer::new(ApiResource::erase::<SecureLink>(&())));
+        let (index, store) = (Arc::clone(&peers), writer.as_reader());
+        let pages = ["a", "b"].map(|name| Event::InitApply(link(name)));
+        let events = [Event::Init].into_iter().chain(pages).chain([Event::InitDone]);
+        let forgets = move |_: &watcher::Result<Event<DynamicObject>>| {
+            index.retain(|at| store.state().iter().any(|object| named(object).as_ref() == Some(at)));
+        };
+        let follow = Follow {
+            resource: "securelinks".to_owned(),
+            rights: None,
+            saw: {
+                let peers = Arc::clone(&peers);
+                move |object: &DynamicObject| peers.saw(object)
+            },
+            change: |_: &DynamicObject, _| Change::Everything,
+            listed: Change::Everything,
+        };
+        let (hub, (metrics, _)) = (Hub::default(), Metrics::new());
+        let mut changes = hub.listen();
+        follow.all((stream::iter(events.map(Ok)).inspect(forgets), writer), (hub, metrics)).await;
+        let names: Vec<_> = peers.of("europol.example").into_iter().map(|at| at.name).collect();
+        assert_eq!((names, changes.waiting()), (vec!["a".to_owned(), "b".to_owned()], Some(Change::Everything)));
+    }
 }

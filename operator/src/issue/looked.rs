@@ -37,13 +37,16 @@ impl Looked {
     /// Remembers what was found now.
     pub fn keep(&self, identity: &LinkRef, versions: Versions, issuer: Issuer, now: Timestamp) -> Arc<Issuer> {
         let issuer = Arc::new(issuer);
-        self.lock().insert(identity.clone(), Found { versions, at: now, issuer: Arc::clone(&issuer) });
+        let mut all = self.lock();
+        // Keys stay no longer in memory than they are of use.
+        all.retain(|_, found| found.still_holds(now));
+        all.insert(identity.clone(), Found { versions, at: now, issuer: Arc::clone(&issuer) });
         issuer
     }
 
-    /// Forgets an identity that is gone.
-    pub fn forget(&self, identity: &LinkRef) {
-        self.lock().remove(identity);
+    /// Forgets all identities but these.
+    pub fn retain(&self, is_there: impl Fn(&LinkRef) -> bool) {
+        self.lock().retain(|identity, _| is_there(identity));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LinkRef, Found>> {
@@ -77,7 +80,23 @@ mod tests {
         assert!(!found("7", -1), "the clock was set");
         looked.keep(&at, versions("7"), Issuer { due: Some(second(30)), ..Issuer::default() }, second(0));
         assert!(found("7", 29) && !found("7", 30), "something is due");
-        looked.forget(&at);
+        looked.retain(|identity| *identity != at);
         assert!(!found("7", 1));
+    }
+
+    #[test]
+    fn keys_that_count_no_more_go_with_the_next_that_are_found() {
+        let looked = Looked::default();
+        let names = || looked.lock().keys().map(|identity| identity.name.clone()).collect::<Vec<_>>();
+        let keep = |name: &str, seconds: i64| {
+            let identity = LinkRef { namespace: "n".to_owned(), name: name.to_owned() };
+            let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+            looked.keep(&identity, (None, None), Issuer::default(), now);
+        };
+        keep("a", 0);
+        keep("b", 59);
+        assert_eq!(names().len(), 2);
+        keep("c", 60);
+        assert!(!names().contains(&"a".to_owned()), "{:?}", names());
     }
 }
