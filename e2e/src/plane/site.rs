@@ -45,14 +45,13 @@ impl<'a> Site<'a> {
     pub async fn new(plane: &'a Plane) -> Result<Self> {
         let (own, links) =
             futures_util::future::try_join(plane.namespace("operator"), plane.namespace("links")).await?;
-        let mut site = Self { plane, own, links, token: String::new(), config: String::new() };
+        let bare = Self { plane, own, links, token: String::new(), config: String::new() };
+        let mut site = bare.with_values(&[])?;
         for object in site.rendered(&[])? {
-            match object["kind"].as_str().unwrap_or_default() {
-                "ConfigMap" => site.config = object["data"]["config.yaml"].as_str().unwrap_or_default().to_owned(),
-                "ServiceAccount" | "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding" => {
-                    site.apply(&object).await?;
-                }
-                _ => {}
+            if let "ServiceAccount" | "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding" =
+                object["kind"].as_str().unwrap_or_default()
+            {
+                site.apply(&object).await?;
             }
         }
         let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
@@ -109,6 +108,13 @@ impl<'a> Site<'a> {
     pub fn elsewhere(&self, links: Namespace) -> Self {
         let (token, config) = (self.token.clone(), self.config.clone());
         Self { plane: self.plane, own: self.own.clone(), links, token, config }
+    }
+
+    /// The same installation, with an operator that is told of other values by these further arguments of `helm template`.
+    pub fn with_values(&self, more: &[&str]) -> Result<Self> {
+        let objects = self.rendered(more)?;
+        let config = objects.iter().find_map(|object| object["data"]["config.yaml"].as_str()).context("config.yaml")?;
+        Ok(Self { config: config.to_owned(), ..self.elsewhere(self.links.clone()) })
     }
 
     /// Allows links where they are.

@@ -1,17 +1,19 @@
-//! Others in the cluster: what they hold up, take, change or remove (F12, F16, F18 to F21, F27, F28, F84).
+//! Others in the cluster: what they hold up, take, change or remove (F12, F16, F18 to F21, F27 to F29, F84).
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace as KubeNamespace, ResourceQuota, Service};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, LimitRange, Namespace as KubeNamespace, Pod, PodSpec, ResourceQuota, Service,
+};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use securelink_crds::SecureLink;
 use securelink_crds::conditions::{Condition, ConditionType};
 use securelink_e2e::plane::{Call, Fault, LIMIT, On, Plane, Proxy, Site, Verb, link};
-use securelink_e2e::wait::until;
+use securelink_e2e::wait::{asking, until};
 use serde_json::json;
 
 use super::OBJECTS;
@@ -20,11 +22,13 @@ super::tests! {
     f12_a_link_in_a_namespace_that_ends_holds_no_other_up
     f16_a_webhook_that_is_down_is_named_and_what_it_does_not_concern_is_made
     f18_a_service_of_somebody_else_keeps_its_name_until_it_goes
+    f18_a_name_that_another_link_gives_back_is_taken_at_once
     f19_a_link_made_anew_under_its_name_gets_objects_of_its_own
     f20_a_link_deleted_while_its_certificate_is_issued_leaves_nothing
     f21_a_spec_that_flips_every_50_ms_ends_as_it_was_written_last
     f27_a_fight_over_replicas_is_not_fought_for_ever
     f28_a_quota_that_is_used_up_is_named_and_what_it_does_not_concern_is_made
+    f29_resources_that_others_rewrite_at_once_are_not_written_over_and_over
     f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may
     of_two_links_to_one_organization_the_younger_waits_for_the_end_of_the_older
 }
@@ -122,6 +126,27 @@ async fn f18_a_service_of_somebody_else_keeps_its_name_until_it_goes(plane: &Pla
     done(&site, "europol").await
 }
 
+/// Nobody but the Service's end tells the second link of it within ten minutes.
+async fn f18_a_name_that_another_link_gives_back_is_taken_at_once(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = plane.ready().await?;
+    site.link("europol").await?;
+    done(&site, "europol").await?;
+    let mut second = link("frontex");
+    second["spec"]["imports"][0]["serviceName"] = "europol-siena".into();
+    let second: SecureLink = site.links.create(second).await?;
+    let told = |it: &Condition| it.reason == "NameTaken" && it.message.contains("europol-siena");
+    site.until_told("frontex", ConditionType::Ready, "say NameTaken", told).await?;
+    site.until_at_rest(&operator, &proxy, &["europol", "frontex"]).await?;
+    site.api::<SecureLink>().delete("europol", &DeleteParams::default()).await?;
+    let own = |it: Option<&Service>| {
+        it.is_some_and(|it| it.owner_references().iter().any(|owner| Some(&owner.uid) == second.uid().as_ref()))
+    };
+    until(&site.api::<Service>(), "europol-siena", "be the second link's", LIMIT, own).await?;
+    site.until_says("frontex", ConditionType::RelayAvailable, "Pending").await?;
+    // All but that Service are named after the link.
+    site.until_all("frontex", OBJECTS - 1).await
+}
+
 async fn f19_a_link_made_anew_under_its_name_gets_objects_of_its_own(plane: &Plane) -> Result<()> {
     let (site, proxy, operator) = plane.ready().await?;
     let rule = proxy.rule(On::verbs([Verb::Create]).of("configmaps").times(1), Fault::HoldAnswer);
@@ -198,6 +223,67 @@ async fn f27_a_fight_over_replicas_is_not_fought_for_ever(plane: &Plane) -> Resu
     let repairs = proxy.writes_since(mark).iter().filter(|call| call.resource == "deployments").count();
     ensure!((1..=8).contains(&repairs), "{repairs} repairs");
     Ok(())
+}
+
+async fn f29_resources_that_others_rewrite_at_once_are_not_written_over_and_over(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = plane.ready().await?;
+    let limits = json!([{ "type": "Container", "default": { "ephemeral-storage": "7Mi" } }]);
+    let range = json!({ "metadata": { "name": "defaults" }, "spec": { "limits": limits } });
+    site.links.create::<LimitRange>(range).await?;
+    rewrites_resources(&site).await?;
+    let mark = proxy.mark();
+    site.link("europol").await?;
+    done(&site, "europol").await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await?;
+    let writes = proxy.writes_since(mark).iter().filter(|call| call.resource == "deployments").count();
+    ensure!((1..=2).contains(&writes), "{writes} writes of the relays");
+    let relays = site.api::<Deployment>().get("europol-relay").await?;
+    ensure!(limit(relays.spec.map(|it| it.template.spec.unwrap_or_default()).as_ref(), "cpu") == "7");
+    let pods = site.api::<Pod>().list(&ListParams::default().labels("securelink.dev/link=europol")).await?;
+    let given: Vec<_> = pods.items.iter().map(|pod| limit(pod.spec.as_ref(), "ephemeral-storage")).collect();
+    ensure!(given == ["7Mi", "7Mi"], "{given:?}");
+    Ok(())
+}
+
+/// Has the API server set the resources of each Deployment in place of those that were written.
+async fn rewrites_resources(site: &Site<'_>) -> Result<()> {
+    const VERSION: &str = "admissionregistration.k8s.io/v1";
+    let metadata = json!({ "name": format!("{}-limits", site.links.name) });
+    let change = r#"[JSONPatch{op: "add", path: "/spec/template/spec/containers/0/resources", value: {"limits": {"cpu": "7"}}}]"#;
+    let rule =
+        json!({ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"] });
+    let within = json!({ "matchLabels": { "kubernetes.io/metadata.name": site.links.name } });
+    let policy = json!({
+        "apiVersion": VERSION, "kind": "MutatingAdmissionPolicy", "metadata": metadata,
+        "spec": {
+            "matchConstraints": { "resourceRules": [rule], "namespaceSelector": within },
+            "reinvocationPolicy": "Never",
+            "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": change } }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": VERSION, "kind": "MutatingAdmissionPolicyBinding", "metadata": metadata,
+        "spec": { "policyName": metadata["name"] },
+    });
+    site.apply(&policy).await?;
+    site.apply(&binding).await?;
+    let labels = json!({ "app": "any" });
+    let any = json!({
+        "metadata": { "name": "any" },
+        "spec": {
+            "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "any", "image": "any" }] } },
+        },
+    });
+    let judged = async || site.links.dry_run::<Deployment>(any.clone()).await;
+    let rewritten = |it: &Deployment| limit(it.spec.as_ref().and_then(|it| it.template.spec.as_ref()), "cpu") == "7";
+    asking("the policy", LIMIT, rewritten, judged).await.map(drop)
+}
+
+/// A limit of the first container of a pod.
+fn limit(pod: Option<&PodSpec>, resource: &str) -> String {
+    let limits = pod.and_then(|it| it.containers.first()?.resources.as_ref()?.limits.as_ref());
+    limits.and_then(|limits| limits.get(resource)).map(|it| it.0.clone()).unwrap_or_default()
 }
 
 async fn f84_a_link_where_none_may_be_says_so_and_comes_up_when_one_may(plane: &Plane) -> Result<()> {

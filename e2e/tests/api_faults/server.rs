@@ -1,13 +1,16 @@
-//! Faults of the API server and of the leader (F1 to F11, F22, F23).
+//! Faults of the API server and of the leader, and many links at once (F1 to F11, F22 to F25).
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
+use securelink_crds::SecureLink;
 use securelink_crds::conditions::ConditionType;
 use securelink_e2e::plane::{Fault, LEADS_LIMIT, LIMIT, On, Plane, Proxy, Refusal, Site, Verb};
+use securelink_e2e::wait::until;
 
 use super::OBJECTS;
 
@@ -24,10 +27,14 @@ super::tests! {
     f11_watches_that_end_every_second_cause_no_write
     f22_a_leader_killed_after_any_of_its_writes_leaves_a_link_that_the_next_one_completes
     f23_a_leader_that_was_paused_writes_nothing_after_its_lease_is_lost
+    f24_of_two_versions_that_overlap_the_one_that_leads_writes_and_each_change_of_leaders_is_one_rollout
+    f25_many_links_made_at_once_and_deleted_at_once_leave_nothing
 }
 
 /// Links that are made while the API server restarts.
 const LINKS: usize = 20;
+/// Links that come and go at once.
+const MANY: usize = 40;
 
 async fn f01_an_api_server_that_restarts_while_twenty_links_are_made_ends_with_all_of_them(
     plane: &Plane,
@@ -248,4 +255,69 @@ async fn f23_a_leader_that_was_paused_writes_nothing_after_its_lease_is_lost(pla
     ensure!(writes.is_empty(), "it writes {writes:?}");
     ensure!(site.versions().await? == before, "an object was written");
     Ok(())
+}
+
+/// The newer version wants another image of each relay, as an upgrade of the chart does.
+async fn f24_of_two_versions_that_overlap_the_one_that_leads_writes_and_each_change_of_leaders_is_one_rollout(
+    plane: &Plane,
+) -> Result<()> {
+    let (site, first, mut older) = plane.ready().await?;
+    site.link("europol").await?;
+    comes_up(&site).await?;
+    let second = Proxy::start(plane).await?;
+    let upgraded = site.with_values(&["--set", "image.tag=next"])?;
+    let mut newer = upgraded.operator(&second, "two").await?;
+    newer.says("everything that is watched has been seen", LEADS_LIMIT).await?;
+    let (before, mark) = (site.versions().await?, (first.mark(), second.mark()));
+    site.until_at_rest(&older, &first, &["europol"]).await?;
+    ensure!(second.writes_since(mark.1).is_empty(), "it does not lead and writes {:?}", second.writes_since(mark.1));
+    ensure!(site.versions().await? == before, "an object was written");
+    older.pause(true)?;
+    newer.leads().await?;
+    until_image(&site, "securelink:next").await?;
+    site.until_at_rest(&newer, &second, &["europol"]).await?;
+    let mark = (first.mark(), mark.1);
+    older.pause(false)?;
+    older.says("this replica leads no more", LEADS_LIMIT).await?;
+    site.until_at_rest(&newer, &second, &["europol"]).await?;
+    ensure!(first.writes_since(mark.0).is_empty(), "it leads no more and writes {:?}", first.writes_since(mark.0));
+    ensure!(rollouts(&second, mark.1) == 1, "{} rollouts by the newer", rollouts(&second, mark.1));
+    // The upgrade is taken back.
+    ensure!(newer.stop().await?.success(), "it does not end well");
+    until_image(&site, "securelink:0.1.0").await?;
+    site.until_at_rest(&older, &first, &["europol"]).await?;
+    ensure!(rollouts(&first, mark.0) == 1, "{} rollouts by the older", rollouts(&first, mark.0));
+    Ok(())
+}
+
+/// Returns when the relays of `europol` are to run this image.
+async fn until_image(site: &Site<'_>, image: &str) -> Result<()> {
+    let runs = |it: Option<&Deployment>| {
+        let relay = it.and_then(|it| it.spec.as_ref()?.template.spec.as_ref()?.containers.first());
+        relay.is_some_and(|it| it.image.as_deref() == Some(image))
+    };
+    until(&site.api::<Deployment>(), "europol-relay", &format!("run {image}"), LIMIT, runs).await.map(drop)
+}
+
+fn rollouts(proxy: &Proxy, mark: usize) -> usize {
+    proxy.writes_since(mark).iter().filter(|call| call.resource == "deployments").count()
+}
+
+async fn f25_many_links_made_at_once_and_deleted_at_once_leave_nothing(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = plane.ready().await?;
+    let names: Vec<String> = (0..MANY).map(|number| format!("partner-{number}")).collect();
+    // While they are being made, and once they are.
+    for made in [MANY / 4, MANY] {
+        let mark = proxy.mark();
+        try_join_all(names.iter().map(|name| site.link(name))).await?;
+        let some = |calls: &[securelink_e2e::plane::Call]| {
+            calls.iter().filter(|call| call.verb == Verb::Create && call.resource == "deployments").count() >= made
+        };
+        proxy.until(mark, &format!("relays of {made} links"), LIMIT, some).await?;
+        site.api::<SecureLink>().delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        site.until_only(|_| false).await?;
+    }
+    site.link("europol").await?;
+    comes_up(&site).await?;
+    site.until_at_rest(&operator, &proxy, &["europol"]).await
 }
