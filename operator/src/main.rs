@@ -2,15 +2,23 @@
 
 use clap::Parser as _;
 use securelink_operator::settings::{Arguments, Config, LogFormat};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// Threads that tell cuts: one may look while the other tells.
+const CUTTERS: usize = 2;
+
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = Config::read(&arguments.config)?;
     log(config.log_format);
+    let cuts = Builder::new_multi_thread().worker_threads(CUTTERS).thread_name("cuts").enable_all().build()?;
+    Runtime::new()?.block_on(run(arguments, config, cuts.handle().clone()))
+}
+
+async fn run(arguments: Arguments, config: Config, cuts: Handle) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn({
@@ -23,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
             stop.cancel();
         }
     });
-    Ok(securelink_operator::run(arguments, config, stop).await?)
+    Ok(securelink_operator::run(arguments, config, cuts, stop).await?)
 }
 
 fn log(format: LogFormat) {

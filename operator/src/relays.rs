@@ -1,6 +1,7 @@
 //! The relays of all links, as pods: what each reports, what it is to run, and which cuts it has to obey.
 //!
-//! Every replica of the operator keeps up with every relay. Cuts have a way of their own, so that a slow push delays none.
+//! Every replica of the operator keeps up with every relay. Cuts go over the connection that is there while it is idle, else over
+//! one of their own, so that a slow push delays none.
 
 mod connection;
 mod follow;
@@ -209,6 +210,7 @@ impl Relays {
             address: pod.address,
             trust: of.trust.subscribe(),
             heard: Arc::clone(&heard),
+            held: tokio::sync::Mutex::default(),
             connected: watch::Sender::new(0),
         };
         followed.start(of.push.subscribe(), of.cuts.subscribe(), &end);

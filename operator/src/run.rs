@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use securelink_crds::keys::MANAGER;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +71,10 @@ pub enum RunError {
 /// Runs until `stop`, or until something ends that is to go on: a process that carries no cuts any more, or renews no lease,
 /// is to be replaced, and a failed one Kubernetes starts anew sooner than one that fails `/livez`. Then ends what is under way
 /// and gives the lease back.
-pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) -> Result<(), RunError> {
+///
+/// Cuts are told on `cuts`, a runtime of their own: however many links are driven at once, a cut waits behind none of them.
+pub async fn run(arguments: Arguments, config: Config, cuts: Handle, stop: CancellationToken) -> Result<(), RunError> {
+    let main = Handle::current();
     let failed = |source| RunError::Listen { address: arguments.listen, source };
     let listener = http::bind(arguments.listen).await.map_err(failed)?;
     let (writes, watches) = clients().await?;
@@ -117,19 +121,19 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
         }),
     };
     let mut tasks = JoinSet::new();
-    start(&mut tasks, "the port that shows", http::run(listener, Arc::new(shown), stop.clone()));
+    start((&mut tasks, &main), "the port that shows", http::run(listener, Arc::new(shown), stop.clone()));
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         () = world.sources.caches.ready() => {}
     }
     ready.store(true, Ordering::Relaxed);
     tracing::info!(name = arguments.name, namespace, "everything that is watched has been seen");
-    start(&mut tasks, "the way of cuts", cut::run(Arc::clone(&world), stop.clone()));
-    start(&mut tasks, "the control CA", control::follow(Arc::clone(&world), controller, stop.clone()));
-    start(&mut tasks, "the driver", lead(Arc::clone(&world), stop.clone()));
+    start((&mut tasks, &cuts), "the way of cuts", cut::run(Arc::clone(&world), stop.clone()));
+    start((&mut tasks, &main), "the control CA", control::follow(Arc::clone(&world), controller, stop.clone()));
+    start((&mut tasks, &main), "the driver", lead(Arc::clone(&world), stop.clone()));
     // The lease outlives what writes under it.
     let (mut holds, held) = (JoinSet::new(), CancellationToken::new());
-    start(&mut holds, "the lease", {
+    start((&mut holds, &main), "the lease", {
         let (lease, held) = (Arc::clone(&lease), held.clone());
         async move { lease.run(held).await }
     });
@@ -149,13 +153,18 @@ pub async fn run(arguments: Arguments, config: Config, stop: CancellationToken) 
 }
 
 /// Starts what is to go on until the end. A fault in it is told by its name, as an end that nobody asked for is.
-fn start(tasks: &mut JoinSet<&'static str>, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-    tasks.spawn(async move {
+fn start(
+    (tasks, runtime): (&mut JoinSet<&'static str>, &Handle),
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    let told = async move {
         if AssertUnwindSafe(work).catch_unwind().await.is_err() {
             tracing::error!(name, "a fault of the operator itself; report it with the log");
         }
         name
-    });
+    };
+    tasks.spawn_on(told, runtime);
 }
 
 /// Drives while this replica leads.
@@ -211,11 +220,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_ends_by_a_fault_is_told_by_its_name() {
-        let mut tasks = JoinSet::new();
-        start(&mut tasks, "the way of cuts", std::future::pending());
-        start(&mut tasks, "the driver", async { std::panic::panic_any("a fault") });
+        let (mut tasks, main) = (JoinSet::new(), Handle::current());
+        start((&mut tasks, &main), "the way of cuts", std::future::pending());
+        start((&mut tasks, &main), "the driver", async { std::panic::panic_any("a fault") });
         assert_eq!(tasks.join_next().await.and_then(Result::ok), Some("the driver"));
-        start(&mut tasks, "the lease", std::future::ready(()));
+        start((&mut tasks, &main), "the lease", std::future::ready(()));
         assert_eq!(tasks.join_next().await.and_then(Result::ok), Some("the lease"));
     }
 }

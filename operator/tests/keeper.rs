@@ -61,6 +61,24 @@ async fn a_cut_that_a_relay_refuses_or_breaks_off_over_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_cut_goes_over_the_connection_that_is_there_and_past_one_over_which_a_push_hangs() {
+    let keeper = Keeper::new();
+    let a = keeper.port("a").await;
+    keeper.keep("1", &[&a]);
+    keeper.until("a status", |relays| word(relays, "a")?.status).await;
+    keeper.cut(&["LinkCut/1"]);
+    keeper.until("an acknowledgement", |relays| (obeyed(relays, "a") == ["LinkCut/1"]).then_some(())).await;
+    assert_eq!(a.connections(), 1);
+
+    a.answers(|path, _| if path == path::SNAPSHOT { Answer::Nothing } else { Answer::Plain });
+    keeper.relays.push(&link(), Push { snapshot: Some(json!({})), leaf: None });
+    a.until("a push", |port| port.count(path::SNAPSHOT) == 1).await;
+    keeper.cut(&["LinkCut/1", "LinkCut/2"]);
+    keeper.until("the second", |relays| (obeyed(relays, "a").len() == 2).then_some(())).await;
+    assert_eq!(a.count(path::SNAPSHOT), 1, "it did not wait for the push to end");
+}
+
+#[tokio::test]
 async fn a_relay_whose_status_cannot_be_read_is_told_of_cuts_all_the_same() {
     let keeper = Keeper::new();
     let a = keeper.port("a").await;

@@ -14,6 +14,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Change, Hub};
@@ -55,12 +56,14 @@ pub struct Watching {
     hub: Hub,
     metrics: Metrics,
     stop: CancellationToken,
+    /// Where watches run, whoever begins them.
+    runtime: Handle,
 }
 
 impl Watching {
     /// Watches until `stop`.
     pub fn new(client: Client, hub: Hub, metrics: Metrics, stop: CancellationToken) -> Self {
-        Self { client, hub, metrics, stop }
+        Self { client, hub, metrics, stop, runtime: Handle::current() }
     }
 
     /// The client of all watches.
@@ -159,7 +162,7 @@ impl Watching {
         };
         let events = anew_when_refused(api, config).default_backoff().modify(strip);
         let follow = follow.all((events, writer), (hub, metrics));
-        tokio::spawn(async move { stop.run_until_cancelled(follow).await.unwrap_or_default() });
+        self.runtime.spawn(async move { stop.run_until_cancelled(follow).await.unwrap_or_default() });
     }
 }
 

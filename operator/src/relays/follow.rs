@@ -17,13 +17,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AskFailed, Connection, Heard, Relays};
+use super::{AskError, AskFailed, Connection, Heard, Relays};
 use crate::hub::Change;
 
 /// Between two looks at a relay's status.
 const LOOK: Duration = Duration::from_secs(2);
 /// A status, and a cut: milliseconds, but on a node that is out of breath.
 const BRIEF: Duration = Duration::from_secs(5);
+/// For an answer to a cut over the connection that is there: after it another one is made.
+const SWIFT: Duration = Duration::from_millis(500);
 /// A snapshot is written to the relay's disk before it is answered.
 const PUSH: Duration = Duration::from_secs(10);
 /// Between two attempts to connect, doubled from the first to the last.
@@ -38,6 +40,8 @@ pub(super) struct Followed {
     pub(super) address: SocketAddr,
     pub(super) trust: watch::Receiver<PeerTrust>,
     pub(super) heard: Arc<Mutex<Heard>>,
+    /// The connection by which its status is read and its configuration given, while it lasts.
+    pub(super) held: tokio::sync::Mutex<Option<Connection>>,
     /// How often a connection came up: a relay that was restarted is told everything again.
     pub(super) connected: watch::Sender<u64>,
 }
@@ -128,10 +132,12 @@ impl Followed {
         let mut pause = PAUSES.0;
         loop {
             match self.open().await {
-                Ok(mut connection) => {
+                Ok(connection) => {
                     pause = PAUSES.0;
+                    *self.held.lock().await = Some(connection);
                     self.connected.send_modify(|count| *count += 1);
-                    let why = self.converse(&mut connection, &mut push).await;
+                    let why = self.converse(&mut push).await;
+                    *self.held.lock().await = None;
                     self.hear_nothing(&why);
                 }
                 Err(why) => self.hear_nothing(&why.to_string()),
@@ -142,9 +148,11 @@ impl Followed {
     }
 
     /// Until the connection breaks; why it did.
-    async fn converse(&self, connection: &mut Connection, push: &mut watch::Receiver<Option<Arc<Push>>>) -> String {
+    async fn converse(&self, push: &mut watch::Receiver<Option<Arc<Push>>>) -> String {
         let mut given: Option<Arc<Push>> = None;
         loop {
+            let mut held = self.held.lock().await;
+            let Some(connection) = held.as_mut() else { return "it broke over a cut".to_owned() };
             let wanted = push.borrow_and_update().clone();
             if let Some(wanted) = wanted.filter(|wanted| given.as_ref() != Some(wanted)) {
                 match connection.send::<_, PushReply>(Method::PUT, path::SNAPSHOT, wanted.as_ref(), PUSH).await {
@@ -162,6 +170,7 @@ impl Followed {
                 Ok(status) => self.hear(status, asked),
                 Err(error) => return error.to_string(),
             }
+            drop(held);
             tokio::select! {
                 changed = push.changed() => if changed.is_err() { std::future::pending::<()>().await },
                 () = tokio::time::sleep(LOOK) => {}
@@ -244,11 +253,13 @@ impl Followed {
 
     async fn tell(&self, connection: &mut Option<Connection>, cut: &Cut) -> Result<(), AskFailed> {
         let order = CutOrder { link: self.link.clone(), cut: cut.clone() };
-        let open = match connection {
-            Some(open) => open,
-            None => connection.insert(self.open().await?),
+        let at_once = if connection.is_none() { self.tell_at_once(&order).await } else { None };
+        let answer = match (at_once, &mut *connection) {
+            (Some(answer), _) => answer,
+            (None, Some(open)) => open.send(Method::POST, path::CUT, &order, BRIEF).await,
+            (None, none) => none.insert(self.open().await?).send(Method::POST, path::CUT, &order, BRIEF).await,
         };
-        match open.send::<_, CutReply>(Method::POST, path::CUT, &order, BRIEF).await {
+        match answer {
             // It holds it already, as its status says, or takes it for an old one: then it does not obey.
             Ok(CutReply { fresh: false, .. }) => return Ok(()),
             Ok(_) => {}
@@ -262,6 +273,18 @@ impl Followed {
         self.lock().obeyed.insert(key(cut), Timestamp::now());
         self.relays.hub.tell(Change::Cut(self.link.clone()));
         Ok(())
+    }
+
+    /// Tells over the connection that is there, if nothing else goes over it now: of a cut of many relays, new connections
+    /// would take most of the time. Nothing where there is none that answers.
+    async fn tell_at_once(&self, order: &CutOrder) -> Option<Result<CutReply, AskError>> {
+        let mut held = self.held.try_lock().ok()?;
+        let answer = held.as_mut()?.send(Method::POST, path::CUT, order, SWIFT).await;
+        if answer.as_ref().is_err_and(|error| !error.is_refusal()) {
+            *held = None;
+            return None;
+        }
+        Some(answer)
     }
 
     fn forget_all_but(&self, ordered: &BTreeSet<Cut>) {

@@ -49,6 +49,8 @@ pub enum Answer {
     Garbage,
     /// Not at all: the connection ends.
     HangUp,
+    /// Not at all: the connection stays.
+    Nothing,
 }
 
 type Answers = dyn Fn(&str, &Value) -> Answer + Send + Sync;
@@ -58,6 +60,7 @@ type Answers = dyn Fn(&str, &Value) -> Answer + Send + Sync;
 struct Inside {
     asked: Vec<(String, Value)>,
     cuts: BTreeSet<Cut>,
+    connections: usize,
 }
 
 /// A control port.
@@ -103,6 +106,11 @@ impl ControlPort {
     /// How often it was asked this.
     pub fn count(&self, path: &str) -> usize {
         self.inside.lock().unwrap().asked.iter().filter(|(asked, _)| asked == path).count()
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.inside.lock().unwrap().connections
     }
 
     /// Waits for what it was asked.
@@ -227,6 +235,7 @@ impl Serving {
             tokio::spawn(async move {
                 // Who is not let in, or leaves, is no fault of the port.
                 let Ok(stream) = tls.accept(stream).await else { return };
+                serving.inside.lock().unwrap().connections += 1;
                 let hang_up = epoch.clone();
                 let service = service_fn(move |request| serving.clone().answer(request, hang_up.clone()));
                 let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -254,15 +263,22 @@ impl Serving {
             Answer::Garbage => (200, "{\"link\":".to_owned()),
             Answer::HangUp => {
                 hang_up.cancel();
-                std::future::pending::<()>().await;
-                unreachable!()
+                return std::future::pending().await;
+            }
+            Answer::Nothing => {
+                self.asked(path, body);
+                return std::future::pending().await;
             }
         };
-        self.inside.lock().unwrap().asked.push((path, body));
-        self.news.send_modify(|count| *count += 1);
+        self.asked(path, body);
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status.try_into().unwrap();
         Ok(response)
+    }
+
+    fn asked(&self, path: String, body: Value) {
+        self.inside.lock().unwrap().asked.push((path, body));
+        self.news.send_modify(|count| *count += 1);
     }
 
     fn plain(&self, path: &str, body: &Value) -> Value {
