@@ -35,8 +35,11 @@ docs:
 charts:
 	$(CARGO) test -p securelink-e2e --test chart --locked
 
+## All tests, and those of the relay whose subject a record layer touches once more with its own (docs/records.md).
 unit:
 	$(CARGO) test --workspace --exclude securelink-e2e --locked
+	SECURELINK_TEST_RECORDS=InPlace $(CARGO) test -p securelink-relay --locked \
+		$(addprefix --test ,carries connect cuts doctor endings hostile refusals reload reverse)
 
 demo:
 	$(CARGO) run --release --locked -- demo

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use securelink_relay_config::RecordLayer;
 
 use crate::commands;
 use crate::output::{Colour, Failure, Format};
@@ -189,6 +190,29 @@ pub struct MachineArgs {
     /// Dial peers on this very machine too; for trying out
     #[arg(long)]
     pub allow_loopback_peers: bool,
+
+    /// Who makes the records of TLS; in-place is faster and younger, and the peer cannot tell
+    #[arg(long, value_enum, default_value_t)]
+    pub records: Records,
+}
+
+/// Who makes the records of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Records {
+    /// rustls, as it makes handshakes.
+    #[default]
+    Rustls,
+    /// The relay's own code.
+    InPlace,
+}
+
+impl From<Records> for RecordLayer {
+    fn from(records: Records) -> Self {
+        match records {
+            Records::Rustls => Self::Rustls,
+            Records::InPlace => Self::InPlace,
+        }
+    }
 }
 
 fn listen(text: &str) -> Result<(String, SocketAddr), String> {

@@ -196,6 +196,18 @@ fn loopback_peers_are_dialed_only_when_asked_for() {
 }
 
 #[test]
+fn the_relay_makes_records_itself_only_when_asked_to() {
+    let records = |more: &[&str]| {
+        let minimal = examples("minimal");
+        let line = [&["render", "-o", "json", "-f", &minimal][..], more].concat();
+        securelink(&line).expect(0).json()["links"][0]["relay"]["records"].clone()
+    };
+    // Left out, so that the configuration of links that do not ask for it is the one it was.
+    assert_eq!([records(&[]), records(&["--records", "rustls"])], [Value::Null, Value::Null]);
+    assert_eq!(records(&["--records", "in-place"]), "InPlace");
+}
+
+#[test]
 fn completion_scripts_name_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = securelink(&["completion", shell]).expect(0).out;

@@ -78,6 +78,8 @@ pub struct Options {
     pub alpn: Vec<Vec<u8>>,
     /// Whether key exchanges without ML-KEM are offered too: only where both sides opted out.
     pub allow_classical: bool,
+    /// Whether a finished handshake hands out its keys, to whoever makes the records then.
+    pub extract_secrets: bool,
     /// The clock certificates are judged by.
     pub clock: Clock,
 }
@@ -121,6 +123,7 @@ pub fn server_config(ours: &Credentials, trust: &PeerTrust, options: &Options) -
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    config.enable_secret_extraction = options.extract_secrets;
     Ok(Arc::new(config))
 }
 
@@ -137,6 +140,7 @@ pub fn client_config(ours: &Credentials, trust: &PeerTrust, options: &Options) -
     config.alpn_protocols.clone_from(&options.alpn);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    config.enable_secret_extraction = options.extract_secrets;
     Ok(Arc::new(config))
 }
 

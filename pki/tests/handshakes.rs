@@ -21,7 +21,12 @@ use securelink_pki::tls::{
 use securelink_pki::{Leaf, Transitions};
 
 fn options() -> Options {
-    Options { alpn: vec![b"securelink/1".to_vec()], allow_classical: false, clock: Clock::new(now) }
+    Options {
+        alpn: vec![b"securelink/1".to_vec()],
+        allow_classical: false,
+        extract_secrets: false,
+        clock: Clock::new(now),
+    }
 }
 
 fn classical() -> Options {

@@ -9,7 +9,7 @@ use tokio::io::Interest;
 
 use crate::capacity;
 use crate::records::Records;
-use crate::scratch;
+use crate::scratch::{self, Buffer};
 use crate::wire::{Frame, Header, Kind, MAX_DATA_PAYLOAD, Message, Session, Violation, WireError};
 
 /// First size of a stream's batches: one TLS record.
@@ -65,50 +65,6 @@ pub(crate) struct Frames {
     unflushed: bool,
 }
 
-/// Bytes between `start` and `end` wait. While there are none it owns no memory.
-#[derive(Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Buffer {
-    fn waiting(&self) -> &[u8] {
-        self.bytes.get(self.start..self.end).unwrap_or_default()
-    }
-
-    fn len(&self) -> usize {
-        self.end - self.start
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.start += count.min(self.len());
-        self.release();
-    }
-
-    /// Room for `count` bytes behind those that wait.
-    fn room(&mut self, count: usize) -> &mut [u8] {
-        if self.start > 0 && self.end + count > self.bytes.len() {
-            self.bytes.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.len());
-        }
-        if self.bytes.len() < self.end + count {
-            let mut larger = scratch::take(self.end + count);
-            larger[..self.end].copy_from_slice(&self.bytes[..self.end]);
-            scratch::give(std::mem::replace(&mut self.bytes, larger));
-        }
-        &mut self.bytes[self.end..]
-    }
-
-    /// Gives the memory back where nothing waits.
-    fn release(&mut self) {
-        if self.len() == 0 {
-            scratch::give(std::mem::take(self).bytes);
-        }
-    }
-}
-
 impl Frames {
     pub(crate) fn new(records: Box<dyn Records>, session: Session) -> Self {
         let (incoming, outgoing) = (Buffer::default(), Buffer::default());
@@ -136,7 +92,7 @@ impl Frames {
         let mut encoded = Vec::with_capacity(64);
         message.encode(&mut encoded);
         self.outgoing.room(encoded.len())[..encoded.len()].copy_from_slice(&encoded);
-        self.outgoing.end += encoded.len();
+        self.outgoing.advance(encoded.len());
         Ok(())
     }
 
@@ -156,7 +112,7 @@ impl Frames {
         };
         room[..Header::LEN].copy_from_slice(&Header { kind: Kind::Data, length: count }.encode());
         self.session.send(Frame::Data(count))?;
-        self.outgoing.end += Header::LEN + count;
+        self.outgoing.advance(Header::LEN + count);
         if count == most {
             self.batch = (self.batch * 2).min(CHUNK_MAX);
         } else if count < most / 4 {
@@ -233,6 +189,8 @@ impl Frames {
         while count < want {
             match self.records.poll_read(cx, &mut room[count..want]) {
                 Poll::Ready(Ok(0)) => break,
+                // What an end without `close_notify` means, the frames say.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Poll::Ready(Ok(read)) => count += read,
                 Poll::Pending if count == 0 => {
                     self.incoming.release();
@@ -246,7 +204,7 @@ impl Frames {
                 }
             }
         }
-        self.incoming.end += count;
+        self.incoming.advance(count);
         self.incoming.release();
         if count == want {
             self.window = (self.window * 2).min(CHUNK_MAX);
@@ -284,7 +242,7 @@ impl Frames {
     /// Bytes of the buffer for reading.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn held(&self) -> usize {
-        self.incoming.bytes.len()
+        self.incoming.held()
     }
 
     /// Begins with small batches again.

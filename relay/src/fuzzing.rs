@@ -1,5 +1,7 @@
 //! The reader and writer of one connection over bytes from memory, for fuzz targets and nothing else. No sockets.
 
+pub mod records;
+
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};

@@ -11,7 +11,6 @@ use securelink_pki::tls::peer_from_connection;
 use securelink_relay_config::Endpoint;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::capacity::descriptors;
 use crate::connect;
@@ -21,7 +20,7 @@ use crate::failure::Failure;
 use crate::frames::{Fault, Frames};
 use crate::link::Link;
 use crate::places::Place;
-use crate::records::{Records, RustlsRecords, state};
+use crate::records::Shaken;
 use crate::view::View;
 use crate::ways::{Way, denied};
 use crate::wire::{Bye, Code, EARLY_DATA, Hello, Message, Role, Session, VERSION, Violation};
@@ -99,11 +98,10 @@ pub(crate) async fn greet(
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| Failure::Dns { host: endpoint.host.clone(), error: std::io::Error::other("not a host name") })?;
     let greet = async {
-        let connector = TlsConnector::from(Arc::clone(&view.tls.client));
-        let stream = connector.connect(name, socket).await;
-        let stream = stream.map_err(|error| Failure::of_handshake(error, &endpoint.to_string()))?;
-        let (records, proved) = prove(link, view, stream.into())?;
-        let frames = Frames::new(Box::new(records), Session::dialer(role));
+        let shaken = Shaken::dial(&view.tls, name, socket).await;
+        let shaken = shaken.map_err(|error| Failure::of_handshake(error, &endpoint.to_string()))?;
+        let proved = prove(link, view, shaken.state())?;
+        let frames = Frames::new(shaken.into_records().map_err(Fault::Io)?, Session::dialer(role));
         exchange(link, view, frames, proved, Some(role)).await
     };
     timeout(HELLO_TIMEOUT, greet).await.map_err(|_| Failure::Silent(HELLO_TIMEOUT))?
@@ -114,36 +112,32 @@ pub(crate) async fn accept(link: &Arc<Link>, socket: TcpStream) -> Result<Box<Co
     let view = link.view();
     let deadline = Instant::now() + HELLO_TIMEOUT;
     let late = |_| Failure::Silent(HELLO_TIMEOUT);
-    let accepting = TlsAcceptor::from(Arc::clone(&view.tls.server)).accept(socket);
-    let stream = timeout_at(deadline, accepting).await.map_err(late)?;
-    let stream = stream.map_err(|error| Failure::of_handshake(error, "the caller"))?;
-    let (records, proved) = prove(link, &view, stream.into())?;
-    let records: Box<dyn Records> = if view.is_connect() {
-        Box::new(connect::greet(link, records, &proved.peer, deadline).await?)
-    } else {
-        Box::new(records)
-    };
+    let shaken = timeout_at(deadline, Shaken::accept(&view.tls, socket)).await.map_err(late)?;
+    let shaken = shaken.map_err(|error| Failure::of_handshake(error, "the caller"))?;
+    let proved = prove(link, &view, shaken.state())?;
+    let mut records = shaken.into_records().map_err(Fault::Io)?;
+    if view.is_connect() {
+        records = Box::new(connect::greet(link, records, &proved.peer, deadline).await?);
+    }
     let exchanging = exchange(link, &view, Frames::new(records, Session::acceptor()), proved, None);
     timeout_at(deadline, exchanging).await.map_err(late)?
 }
 
 /// Asks the finished handshake who is there.
-fn prove(link: &Link, view: &View, stream: TlsStream<TcpStream>) -> Result<(RustlsRecords, Proved), Failure> {
-    let tls: &CommonState = state(&stream);
+fn prove(link: &Link, view: &View, tls: &CommonState) -> Result<Proved, Failure> {
     // rustls lets a peer pass that names no protocol at all.
     if !view.tls.speaks(tls.alpn_protocol()) {
         return Err(Refusal::NoCommonProtocol.into());
     }
     let peer = peer_from_connection(tls, &view.trust, link.clock.now())?;
-    let proved = Proved {
+    Ok(Proved {
         chain: link.chains.share(peer.chain_hash, tls.peer_certificates().unwrap_or_default()),
         peer,
         tls_group: tls.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
         trust: Arc::clone(&view.trust),
         tls: Arc::clone(&view.tls),
         snapshot: Arc::clone(&view.snapshot),
-    };
-    Ok((RustlsRecords::new(stream), proved))
+    })
 }
 
 /// HELLO first each way; an acceptor repeats the role the dialer said.

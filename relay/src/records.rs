@@ -1,13 +1,22 @@
 //! The record layer behind one small trait, so that another one can take its place. Knows no frames.
 
+pub(crate) mod in_place;
+
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::CommonState;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls_pki_types::ServerName;
+use securelink_relay_config::RecordLayer;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::view::Tls;
 
 /// Plaintext rustls may hold encrypted before the socket takes it: a whole batch of [`crate::frames`] and its records'
 /// headers, so that one batch is one pass (relay, "Inside").
@@ -15,7 +24,7 @@ const BUFFER_LIMIT: usize = 512 * 1024;
 
 /// One encrypted connection, as the copy loop needs it.
 pub(crate) trait Records: Send {
-    /// Reads plaintext; 0 is the end, whether announced by `close_notify` or not.
+    /// Reads plaintext; 0 is `close_notify`, and an end without it the error `UnexpectedEof`.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
     /// Takes plaintext in, encrypts it and hands it to the socket as far as that takes it.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
@@ -27,37 +36,81 @@ pub(crate) trait Records: Send {
     fn socket(&self) -> &TcpStream;
 }
 
+/// A finished handshake.
+pub(crate) enum Shaken {
+    Rustls(Box<TlsStream<TcpStream>>),
+    InPlace(Box<in_place::Shaken>),
+}
+
+impl Shaken {
+    /// Shakes hands with whom `socket` was dialed to.
+    pub(crate) async fn dial(tls: &Tls, name: ServerName<'static>, socket: TcpStream) -> io::Result<Self> {
+        let config = Arc::clone(&tls.client);
+        match tls.records {
+            RecordLayer::Rustls => {
+                let stream = TlsConnector::from(config).connect(name, socket).await?;
+                Ok(Self::Rustls(Box::new(stream.into())))
+            }
+            RecordLayer::InPlace => {
+                let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
+                in_place::shake(in_place::Connection::Client(connection), socket).await.map(Self::in_place)
+            }
+        }
+    }
+
+    /// Shakes hands with whom `socket` was accepted from.
+    pub(crate) async fn accept(tls: &Tls, socket: TcpStream) -> io::Result<Self> {
+        let config = Arc::clone(&tls.server);
+        match tls.records {
+            RecordLayer::Rustls => {
+                let stream = TlsAcceptor::from(config).accept(socket).await?;
+                Ok(Self::Rustls(Box::new(stream.into())))
+            }
+            RecordLayer::InPlace => {
+                let connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+                in_place::shake(in_place::Connection::Server(connection), socket).await.map(Self::in_place)
+            }
+        }
+    }
+
+    fn in_place(shaken: in_place::Shaken) -> Self {
+        Self::InPlace(Box::new(shaken))
+    }
+
+    /// What rustls knows about it.
+    pub(crate) fn state(&self) -> &CommonState {
+        match self {
+            Self::Rustls(stream) => stream.get_ref().1,
+            Self::InPlace(shaken) => shaken.state(),
+        }
+    }
+
+    /// What comes after it.
+    pub(crate) fn into_records(self) -> io::Result<Box<dyn Records>> {
+        Ok(match self {
+            Self::Rustls(stream) => Box::new(RustlsRecords::new(*stream)),
+            Self::InPlace(shaken) => Box::new(shaken.into_records()?),
+        })
+    }
+}
+
 /// rustls' own records.
-pub(crate) struct RustlsRecords(TlsStream<TcpStream>);
+struct RustlsRecords(TlsStream<TcpStream>);
 
 impl RustlsRecords {
-    pub(crate) fn new(mut stream: TlsStream<TcpStream>) -> Self {
+    fn new(mut stream: TlsStream<TcpStream>) -> Self {
         match &mut stream {
             TlsStream::Client(client) => client.get_mut().1.set_buffer_limit(Some(BUFFER_LIMIT)),
             TlsStream::Server(server) => server.get_mut().1.set_buffer_limit(Some(BUFFER_LIMIT)),
         }
         Self(stream)
     }
-
-    /// Reads plaintext; 0 is `close_notify`, and an end without it an error.
-    pub(crate) fn poll_read_to_close(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        Pin::new(&mut self.0).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
-    }
-}
-
-/// What rustls knows about a finished handshake.
-pub(crate) fn state(stream: &TlsStream<TcpStream>) -> &CommonState {
-    stream.get_ref().1
 }
 
 impl Records for RustlsRecords {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        match self.poll_read_to_close(cx, buffer) {
-            // A socket that ends without `close_notify` ends: what that means, the frames say.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
-            read => read,
-        }
+        let mut buffer = ReadBuf::new(buffer);
+        Pin::new(&mut self.0).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

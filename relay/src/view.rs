@@ -8,7 +8,9 @@ use rustls::{ClientConfig, ServerConfig};
 use securelink_id::Fingerprint;
 use securelink_pki::tls::{self, Clock, Options, TlsError};
 use securelink_pki::{Leaf, PeerTrust, Transitions};
-use securelink_relay_config::{Cut, CutScope, Declaration, Digest, Export, Head, Import, Protocol, Snapshot};
+use securelink_relay_config::{
+    Cut, CutScope, Declaration, Digest, Export, Head, Import, Protocol, RecordLayer, Snapshot,
+};
 
 use crate::{connect, wire};
 
@@ -42,6 +44,8 @@ pub(crate) struct Tls {
     pub(crate) credentials: Credentials,
     allow_classical: bool,
     protocol: Protocol,
+    /// Who makes the records of new connections.
+    pub(crate) records: RecordLayer,
 }
 
 impl View {
@@ -64,6 +68,7 @@ impl View {
                 && old.tls.credentials.transitions == credentials.transitions
                 && old.tls.allow_classical == snapshot.allow_classical_key_exchange
                 && old.tls.protocol == snapshot.peer.protocol
+                && old.tls.records == snapshot.records
         });
         let tls = match kept {
             Some(old) => Arc::clone(&old.tls),
@@ -106,7 +111,13 @@ impl Tls {
     fn new(snapshot: &Snapshot, trust: &PeerTrust, credentials: &Credentials, clock: &Clock) -> Result<Self, TlsError> {
         let allow_classical = snapshot.allow_classical_key_exchange;
         let protocol = snapshot.peer.protocol;
-        let options = Options { alpn: vec![alpn(protocol).to_vec()], allow_classical, clock: clock.clone() };
+        let records = snapshot.records;
+        let options = Options {
+            alpn: vec![alpn(protocol).to_vec()],
+            allow_classical,
+            extract_secrets: records == RecordLayer::InPlace,
+            clock: clock.clone(),
+        };
         let ours = tls::Credentials::new(&credentials.leaf, &credentials.transitions, None)?;
         Ok(Self {
             server: tls::server_config(&ours, trust, &options)?,
@@ -114,6 +125,7 @@ impl Tls {
             credentials: credentials.clone(),
             allow_classical,
             protocol,
+            records,
         })
     }
 

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use securelink_relay_config::RecordLayer;
 use support::{PATIENCE, Pair, Replicas, endpoint, open, read_to_end};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,6 +42,29 @@ async fn bytes_pass_both_ways_and_both_ends_close_cleanly() {
     }
     pair.a.until("no stream is left", |report| report.streams.live == 0).await;
     assert_eq!(pair.a.relay.report().streams.opened, 6);
+}
+
+/// Sends `block` and the end, and hears both at the other.
+async fn carry(block: &[u8], from: &mut TcpStream, to: &mut TcpStream) {
+    let sending = async {
+        from.write_all(block).await.unwrap();
+        from.shutdown().await.unwrap();
+    };
+    let ((), (received, end)) = timeout(PATIENCE, async { tokio::join!(sending, read_to_end(to)) }).await.unwrap();
+    assert!(received == block && end.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_makes_the_records_here_does_not_matter_there() {
+    use RecordLayer::{InPlace, Rustls};
+    let block: Vec<u8> = (0..=255).cycle().take(1_000_003).collect();
+    for layers in [(InPlace, Rustls), (Rustls, InPlace), (InPlace, InPlace)] {
+        let pair = Pair::dialing(|a, b| (a.records, b.records) = layers).await;
+        for (mut client, mut server) in [pair.stream_to_b().await, pair.stream_to_a().await] {
+            carry(&block, &mut client, &mut server).await;
+            carry(&block, &mut server, &mut client).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

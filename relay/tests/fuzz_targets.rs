@@ -12,7 +12,7 @@ use std::path::Path;
 use securelink_pki::certificate::certificates_to_pem;
 use securelink_pki::testing::{LeafForge, Organization, now};
 use securelink_pki::verify;
-use targets::{chain, connect, frames, identity, session, snapshot};
+use targets::{chain, connect, frames, identity, records, session, snapshot};
 
 fn holds(target: fn(&[u8]), name: &str, cases: u32) {
     replay::holds(target, &Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name), cases);
@@ -31,6 +31,11 @@ fn what_one_side_may_send_the_other_takes() {
 #[test]
 fn a_request_has_one_reading_and_is_taken_when_it_is_whole() {
     holds(connect::run, "connect", 3000);
+}
+
+#[test]
+fn our_records_and_those_of_rustls_are_the_same() {
+    holds(records::run, "records", 600);
 }
 
 #[test]

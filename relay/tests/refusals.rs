@@ -530,7 +530,7 @@ fn mistrusting(owner: &Organization, audience: &TrustDomain) -> Arc<ServerConfig
     let leaf = owner.leaf_to(audience);
     let trust = owner.pins(audience, vec![owner.root.fingerprint()]);
     let clock = TestClock::new().clock();
-    let options = Options { alpn: vec![ALPN.to_vec()], allow_classical: false, clock };
+    let options = Options { alpn: vec![ALPN.to_vec()], allow_classical: false, extract_secrets: false, clock };
     server_config(&Credentials::new(&leaf, &Transitions::none(), None).unwrap(), &trust, &options).unwrap()
 }
 

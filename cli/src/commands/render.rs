@@ -118,7 +118,7 @@ fn render(paths: &[PathBuf], machine: &MachineArgs) -> Result<Answer, Failure> {
     for (link, _) in &declarations.links {
         let at = listen.get(&link.to_string()).or_else(|| listen.get(&link.name)).copied();
         let allow_loopback_peers = machine.allow_loopback_peers;
-        let site = Site { listen: at, allow_loopback_peers, earlier: &earlier };
+        let site = Site { listen: at, allow_loopback_peers, records: machine.records.into(), earlier: &earlier };
         let (rendered, claimed) = one(&declarations, link, &site);
         links.push(rendered);
         earlier.extend(claimed);

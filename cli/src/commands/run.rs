@@ -145,6 +145,7 @@ pub fn run(args: &RunArgs, out: Out) -> Result<(), Failure> {
         init: args.init,
         listen: args.machine.listen.iter().cloned().collect(),
         allow_loopback_peers: args.machine.allow_loopback_peers,
+        records: args.machine.records.into(),
         local: args.local.0,
         watch: true,
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use securelink_crds::SecureLink;
 use securelink_crds::conditions::{Condition, ConditionType, find, is_true};
-use securelink_relay_config::{LinkRef, LinkReport};
+use securelink_relay_config::{LinkRef, LinkReport, RecordLayer};
 use tokio::net::TcpSocket;
 
 use super::service::Service;
@@ -62,6 +62,7 @@ impl Organization {
             init: true,
             listen: [(link.to_string(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)))].into(),
             allow_loopback_peers: true,
+            records: RecordLayer::default(),
             local: None,
             watch: false,
         })

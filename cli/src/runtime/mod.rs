@@ -28,7 +28,7 @@ use std::time::Duration;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use securelink_crds::load::ObjectId;
-use securelink_relay_config::{GreetReply, LinkRef};
+use securelink_relay_config::{GreetReply, LinkRef, RecordLayer};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -62,6 +62,8 @@ pub struct Options {
     pub listen: BTreeMap<String, SocketAddr>,
     /// Whether a peer may be dialed on this very machine, as the demo does.
     pub allow_loopback_peers: bool,
+    /// Who makes the records of TLS.
+    pub records: RecordLayer,
     /// Where metrics and status are shown; nowhere if absent. Port 0 takes any.
     pub local: Option<SocketAddr>,
     /// Whether the files are read again when they change or SIGHUP arrives.

@@ -15,7 +15,7 @@ pub(crate) use securelink_plan::{
     Accepted, AcceptedError, Certificate, CutOrder, Declared, LeafInUse, ValidatedLink, Verdict, validate,
 };
 use securelink_plan::{Gathered, Mode, Observed, Standalone, Taken};
-use securelink_relay_config::{LinkRef, LinkReport, Millis, Snapshot};
+use securelink_relay_config::{LinkRef, LinkReport, Millis, RecordLayer, Snapshot};
 use serde_json::Value;
 
 use super::declared::{Declarations, as_object};
@@ -36,6 +36,8 @@ pub(crate) struct Site<'a> {
     pub(crate) listen: Option<SocketAddr>,
     /// `--allow-loopback-peers`.
     pub(crate) allow_loopback_peers: bool,
+    /// `--records`.
+    pub(crate) records: RecordLayer,
     /// Links judged before this one, each with its snapshot and trust domains.
     pub(crate) earlier: &'a [Earlier],
 }
@@ -131,6 +133,7 @@ pub(crate) fn judge(files: &Declarations, declared: Declared, known: Known<'_>, 
         mode: Mode::Standalone(Standalone {
             listen: site.listen,
             allow_loopback_peers: site.allow_loopback_peers,
+            records: site.records,
             taken: taken(site.earlier),
         }),
         declared,

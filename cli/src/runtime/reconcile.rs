@@ -118,7 +118,8 @@ impl Pass<'_> {
     fn site(&self, link: &LinkRef) -> Site<'_> {
         let options = &self.shared.options;
         let listen = options.listen.get(&link.to_string()).or_else(|| options.listen.get(&link.name)).copied();
-        Site { listen, allow_loopback_peers: options.allow_loopback_peers, earlier: &self.earlier }
+        let allow_loopback_peers = options.allow_loopback_peers;
+        Site { listen, allow_loopback_peers, records: options.records, earlier: &self.earlier }
     }
 
     /// What was accepted last. It is input, not truth: one that would not be accepted any more counts for nothing.

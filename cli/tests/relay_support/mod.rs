@@ -23,7 +23,7 @@ use securelink_id::{SpiffeId, TrustDomain};
 use securelink_pki::{Intermediate, Leaf, Root};
 use securelink_relay_config::{
     Agreement, AgreementTerm, Agreements, DataClass, DialRules, Digest, Endpoint, Export, FORMAT, Import, Limits,
-    LinkRef, LinkState, Millis, Peer, Protocol, Snapshot,
+    LinkRef, LinkState, Millis, Peer, Protocol, RecordLayer, Snapshot,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -88,6 +88,7 @@ pub fn snapshot(own: &Organization, peer: &Organization, cas: &[&controller::Con
         exports: vec![],
         imports: vec![],
         allow_classical_key_exchange: false,
+        records: RecordLayer::default(),
         max_staleness_seconds: 3600,
         dial: DialRules::default(),
         limits: Limits::default(),

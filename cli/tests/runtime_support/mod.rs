@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use securelink::runtime::{Clock, LinkStatus, Options, Runtime};
 use securelink_crds::conditions::{self, ConditionType};
-use securelink_relay_config::LinkRef;
+use securelink_relay_config::{LinkRef, RecordLayer};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,6 +90,7 @@ impl Side {
             init: true,
             listen: BTreeMap::from([("link".to_owned(), "127.0.0.1:0".parse().unwrap())]),
             allow_loopback_peers: true,
+            records: RecordLayer::default(),
             local: None,
             watch: self.watch,
         }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ResourceRequirements, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use securelink_crds::load::Problem;
 use securelink_crds::{LinkIdentity, LinkPolicy, SecureLink};
-use securelink_relay_config::{Cut, CutScope, LinkRef};
+use securelink_relay_config::{Cut, CutScope, LinkRef, RecordLayer};
 use serde_json::Value;
 
 use crate::accepted::Accepted;
@@ -106,6 +106,8 @@ pub struct Standalone {
     pub listen: Option<SocketAddr>,
     /// Whether a peer may be dialed on this very machine.
     pub allow_loopback_peers: bool,
+    /// Who makes the records of TLS.
+    pub records: RecordLayer,
     /// Addresses of the other links here that were accepted before this one; see [`listeners`](crate::listeners).
     pub taken: Vec<Taken>,
 }

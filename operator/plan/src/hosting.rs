@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use securelink_crds::conditions::Reason;
 use securelink_crds::{Export, Import, SecureLinkSpec};
-use securelink_relay_config::{DialRules, Endpoint, LinkRef};
+use securelink_relay_config::{DialRules, Endpoint, LinkRef, RecordLayer};
 
 use crate::gathered::{Cluster, Installation, Mode, Standalone};
 use crate::names::{self, Needed};
@@ -44,6 +44,14 @@ pub(crate) fn listen(spec: &SecureLinkSpec, mode: &Mode) -> Option<SocketAddr> {
         Mode::Standalone(here) => here.listen.unwrap_or((Ipv4Addr::UNSPECIFIED, expose.port).into()),
         Mode::Cluster(cluster) => (cluster.installation.any_address(), PEER_PORT).into(),
     })
+}
+
+/// Who makes the records of TLS; in a cluster there is no choice yet.
+pub(crate) fn records(mode: &Mode) -> RecordLayer {
+    match mode {
+        Mode::Standalone(here) => here.records,
+        Mode::Cluster(_) => RecordLayer::Rustls,
+    }
 }
 
 /// Where clients of an import connect; in a cluster its slot decides.

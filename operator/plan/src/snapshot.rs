@@ -93,6 +93,7 @@ fn build(link: &ValidatedLink, orders: Orders<'_>, previous: Option<&Snapshot>) 
         exports: link.exports.iter().map(|entry| export(entry, link.replicas)).collect(),
         imports: imports(&link.imports, link.bind, previous),
         allow_classical_key_exchange: link.allow_classical_key_exchange,
+        records: link.records,
         max_staleness_seconds: link.max_staleness.as_secs(),
         dial: link.dial.clone(),
         limits: share(link.limits, link.replicas),

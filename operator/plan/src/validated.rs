@@ -11,7 +11,7 @@ pub(crate) use parse::{data_class, parse};
 use securelink_crds::{Expose, RelayPods};
 use securelink_id::{SpiffeId, TrustDomain};
 use securelink_relay_config::{
-    Agreements, Contact, DataClass, DialRules, Endpoint, Limits, LinkRef, LinkState, Peer, Protocol,
+    Agreements, Contact, DataClass, DialRules, Endpoint, Limits, LinkRef, LinkState, Peer, Protocol, RecordLayer,
 };
 
 use crate::service::ServiceTarget;
@@ -53,6 +53,8 @@ pub struct ValidatedLink {
     pub limits: Limits,
     /// Number of relays that share the limits.
     pub replicas: u16,
+    /// Who makes the records of TLS.
+    pub records: RecordLayer,
     /// Addresses never dialed.
     pub dial: DialRules,
     /// Roots of the control port, PEM.

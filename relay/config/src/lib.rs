@@ -20,7 +20,7 @@ pub use doctor::{DoctorReport, Finding, Outcome, Probe};
 pub use gate::{Disagreement, GateOpinion, Latch, PeerHeads, Refusal, agree, ended, judge_service, successor};
 pub use snapshot::{
     Agreement, Agreements, DialRules, Endpoint, Export, FORMAT, Import, Limits, LinkRef, MAX_CONTROL_CAS,
-    MAX_SNAPSHOT_BYTES, Peer, Protocol, Snapshot, SnapshotError,
+    MAX_SNAPSHOT_BYTES, Peer, Protocol, RecordLayer, Snapshot, SnapshotError,
 };
 pub use status::{
     AgreedReport, CertificateReport, EntryReport, ErrorReport, GreetReply, LinkReport, ListenerReport, PeerReport,

@@ -57,6 +57,9 @@ pub struct Snapshot {
     /// Whether we opt out of post-quantum key exchange; the peer must too.
     #[serde(default)]
     pub allow_classical_key_exchange: bool,
+    /// Who makes the records of TLS.
+    #[serde(default, skip_serializing_if = "RecordLayer::is_default")]
+    pub records: RecordLayer,
     /// How long the peer's last word holds without a control connection, in seconds.
     pub max_staleness_seconds: u64,
     /// Addresses never dialed, whatever a name resolves to.
@@ -143,6 +146,23 @@ pub enum Protocol {
     SecureLink,
     /// `http/1.1` CONNECT, for a partner without our software.
     Connect,
+}
+
+/// Who makes the records of TLS after a handshake, which is always rustls'. The peer cannot tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecordLayer {
+    /// rustls too.
+    #[default]
+    Rustls,
+    /// The relay's own code, with less copying.
+    InPlace,
+}
+
+impl RecordLayer {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape serde asks for")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The agreement in force and its renewal.

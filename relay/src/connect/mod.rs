@@ -8,6 +8,7 @@ mod response;
 mod tunnel;
 
 use std::future::poll_fn;
+use std::io;
 use std::time::Duration;
 
 use securelink_pki::VerifiedPeer;
@@ -20,7 +21,7 @@ use tunnel::Tunnel;
 use crate::failure::Failure;
 use crate::frames::Fault;
 use crate::link::Link;
-use crate::records::{Records as _, RustlsRecords};
+use crate::records::Records;
 use crate::reserved::random;
 use crate::wire::{Hello, Message, Open, ReplicaId, Role, StreamId, VERSION};
 
@@ -32,7 +33,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Reads the request of `peer` until `deadline` and answers a bad one.
 pub(crate) async fn greet(
     link: &Link,
-    mut records: RustlsRecords,
+    mut records: Box<dyn Records>,
     peer: &VerifiedPeer,
     deadline: Instant,
 ) -> Result<Tunnel, Failure> {
@@ -53,10 +54,13 @@ pub(crate) async fn greet(
     Ok(Tunnel::new(records, &[Message::Hello(hello), Message::Open(open)]))
 }
 
-async fn receive(records: &mut RustlsRecords) -> Result<Request, Failure> {
+async fn receive(records: &mut Box<dyn Records>) -> Result<Request, Failure> {
     let (mut head, mut come) = (vec![0; MAX_HEAD], 0);
     loop {
-        let count = poll_fn(|cx| records.poll_read(cx, &mut head[come..])).await.map_err(Fault::Io)?;
+        let count = match poll_fn(|cx| records.poll_read(cx, &mut head[come..])).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            read => read.map_err(Fault::Io)?,
+        };
         if count == 0 {
             return Err(Fault::Ended.into());
         }
@@ -68,7 +72,7 @@ async fn receive(records: &mut RustlsRecords) -> Result<Request, Failure> {
 }
 
 /// Closing while something is unread would take the answer back: what else comes is thrown away first.
-async fn refuse(records: &mut RustlsRecords, bad: BadRequest) -> std::io::Result<()> {
+async fn refuse(records: &mut Box<dyn Records>, bad: BadRequest) -> io::Result<()> {
     let answer = response::bad_request(bad);
     let mut left = answer.as_slice();
     while !left.is_empty() {

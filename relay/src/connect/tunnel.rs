@@ -22,7 +22,7 @@ use tokio::time::{Sleep, sleep};
 use super::request::BadRequest;
 use super::response;
 use crate::dial::abort_on_close;
-use crate::records::{Records, RustlsRecords};
+use crate::records::Records;
 use crate::wire::{Header, Idle, Kind, MAX_DATA_PAYLOAD, Message};
 
 /// A partner that has said all it will is not read any more: looked at so often, its socket's death is still noticed.
@@ -71,7 +71,7 @@ enum Hearing {
 
 /// See the module.
 pub(crate) struct Tunnel {
-    records: RustlsRecords,
+    records: Box<dyn Records>,
     hearing: Hearing,
     /// Frames to be heard.
     heard: Waiting,
@@ -92,7 +92,7 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// After a request that stands for `messages`.
-    pub(super) fn new(records: RustlsRecords, messages: &[Message]) -> Self {
+    pub(super) fn new(records: Box<dyn Records>, messages: &[Message]) -> Self {
         let mut heard = Waiting::default();
         for message in messages {
             message.encode(&mut heard.bytes);
@@ -119,7 +119,7 @@ impl Tunnel {
     /// Reads the partner's bytes into `buffer`, as one frame of DATA.
     fn poll_stream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let end = buffer.len().min(Header::LEN + MAX_DATA_PAYLOAD);
-        match ready!(self.records.poll_read_to_close(cx, &mut buffer[Header::LEN..end])) {
+        match ready!(self.records.poll_read(cx, &mut buffer[Header::LEN..end])) {
             Ok(0) => {
                 self.hearing = Hearing::Finished;
                 self.hear(&Message::Fin);

@@ -44,7 +44,12 @@ impl Acceptor {
         F: Future<Output = ()> + Send + 'static,
     {
         let ours = Credentials::new(&own.leaf_to(&peer.domain), &own.transitions, None).unwrap();
-        let options = Options { alpn: vec![ALPN.to_vec()], allow_classical: false, clock: TestClock::new().clock() };
+        let options = Options {
+            alpn: vec![ALPN.to_vec()],
+            allow_classical: false,
+            extract_secrets: false,
+            clock: TestClock::new().clock(),
+        };
         let tls = TlsAcceptor::from(server_config(&ours, &own.trusts(peer), &options).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = endpoint(listener.local_addr().unwrap());

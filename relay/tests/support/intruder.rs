@@ -88,7 +88,12 @@ impl Caller {
 
     pub fn by(own: &Organization, peer: &Organization, address: SocketAddr, head: Head) -> Self {
         let ours = Credentials::new(&own.leaf_to(&peer.domain), &own.transitions, None).unwrap();
-        let options = Options { alpn: vec![ALPN.to_vec()], allow_classical: false, clock: TestClock::new().clock() };
+        let options = Options {
+            alpn: vec![ALPN.to_vec()],
+            allow_classical: false,
+            extract_secrets: false,
+            clock: TestClock::new().clock(),
+        };
         let connector = TlsConnector::from(client_config(&ours, &own.trusts(peer), &options).unwrap());
         Self { connector, address, head, own: own.domain.clone() }
     }

@@ -22,7 +22,7 @@ use securelink_pki::{Leaf, Transitions};
 use securelink_relay::{Capacity, Clock, Credentials, Memory, Metrics, Relay, Setup, Store};
 use securelink_relay_config::{
     Agreement, AgreementTerm, Agreements, Cut, CutBook, CutScope, DataClass, DialRules, Digest, Endpoint, Export,
-    FORMAT, Import, Latch, Limits, LinkRef, LinkReport, LinkState, Millis, Peer, Protocol, Snapshot,
+    FORMAT, Import, Latch, Limits, LinkRef, LinkReport, LinkState, Millis, Peer, Protocol, RecordLayer, Snapshot,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -100,6 +100,15 @@ pub fn agreement() -> Agreement {
     }
 }
 
+/// Who makes the records: rustls, unless all tests are to run with the relay's own (`make unit` does both).
+pub fn records() -> RecordLayer {
+    match std::env::var("SECURELINK_TEST_RECORDS").as_deref() {
+        Err(_) | Ok("Rustls") => RecordLayer::Rustls,
+        Ok("InPlace") => RecordLayer::InPlace,
+        Ok(other) => panic!("no such record layer: {other}"),
+    }
+}
+
 /// The snapshot of `own` for its link to `peer`: listens, dials nobody yet, carries nothing yet.
 pub fn snapshot(own: &Organization, peer: &Organization) -> Snapshot {
     Snapshot {
@@ -121,6 +130,7 @@ pub fn snapshot(own: &Organization, peer: &Organization) -> Snapshot {
         exports: vec![],
         imports: vec![],
         allow_classical_key_exchange: false,
+        records: records(),
         max_staleness_seconds: 3600,
         dial: DialRules::default(),
         limits: Limits::default(),

@@ -68,7 +68,7 @@ impl Host {
     pub fn caller_as(&self, who: &Organization, alpn: &[&[u8]]) -> Caller {
         let leaf = Credentials::new(&who.leaf_to(&self.own.domain), &Transitions::none(), None).unwrap();
         let alpn = alpn.iter().map(|name| name.to_vec()).collect();
-        let options = Options { alpn, allow_classical: false, clock: TestClock::new().clock() };
+        let options = Options { alpn, allow_classical: false, extract_secrets: false, clock: TestClock::new().clock() };
         let config = client_config(&leaf, &self.partner.trusts(&self.own), &options).unwrap();
         Caller { connector: TlsConnector::from(Arc::clone(&config)), address: self.side.listens_on() }
     }

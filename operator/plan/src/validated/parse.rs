@@ -87,6 +87,7 @@ impl Reader {
             max_staleness: max_staleness?,
             limits: Limits::default(),
             replicas: hosting::replicas(spec, mode),
+            records: hosting::records(mode),
             dial: hosting::dial_rules(mode),
             control_cas: match mode {
                 Mode::Standalone(_) => Vec::new(),

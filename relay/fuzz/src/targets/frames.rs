@@ -11,7 +11,7 @@ use securelink_relay_config::{Digest, Head, LinkState};
 use super::script::Script;
 
 /// First size of the buffer for reading: one TLS record.
-const RECORD: usize = 16 * 1024;
+const RECORD: usize = 16 * 1024 + 32;
 
 /// Reads the input, beginning where its first byte says a connection stands.
 pub fn run(data: &[u8]) {

@@ -4,6 +4,7 @@ pub mod chain;
 pub mod connect;
 pub mod frames;
 pub mod identity;
+pub mod records;
 mod script;
 pub mod session;
 pub mod snapshot;
