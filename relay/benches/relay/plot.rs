@@ -70,7 +70,7 @@ fn panel(text: &mut String, results: &Results, column: &Column, systems: &[Kind]
 
 const fn color(kind: Kind) -> &'static str {
     match kind {
-        Kind::Ours | Kind::Again => "#2f6fb3",
+        Kind::Ours | Kind::Again | Kind::InPlace => "#2f6fb3",
         Kind::Copy | Kind::Direct => "#c9c9c9",
         _ => "#d98b3a",
     }

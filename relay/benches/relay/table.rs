@@ -24,9 +24,9 @@ pub fn markdown(results: &Results) -> String {
     }
     if results.systems.iter().any(|kind| kind.is_peer()) {
         text += "\nOurs to the best peer of this run. *again* is how far the same pair twice lies apart: less than that is no difference.\n\n";
-        let head = ["best peer", "ours / best", "again", ""];
+        let head = ["best peer", "ours / best", "again", "", "in-place / best"];
         row(&mut text, "", head.iter().map(|title| (*title).to_owned()));
-        row(&mut text, "---", ["---", "---:", "---:", "---"].iter().map(|rule| (*rule).to_owned()));
+        row(&mut text, "---", ["---", "---:", "---:", "---", "---:"].iter().map(|rule| (*rule).to_owned()));
         for column in &results.columns {
             if let Some(cells) = beside_best(results, column) {
                 row(&mut text, column.title, cells.into_iter());
@@ -48,7 +48,7 @@ fn cell(column: &Column, Summary { median, low, high }: Summary) -> String {
     format!("{median:.digits$} ±{:.0}", (high - low) / 2.0 / median * 100.0)
 }
 
-fn beside_best(results: &Results, column: &Column) -> Option<[String; 4]> {
+fn beside_best(results: &Results, column: &Column) -> Option<[String; 5]> {
     let (best, theirs) = results.best_peer(column)?;
     let ours = results.of(Kind::Ours, column)?;
     let noise = results.noise(column);
@@ -59,9 +59,10 @@ fn beside_best(results: &Results, column: &Column) -> Option<[String; 4]> {
         _ if (ratio > 1.0) == column.is_more_better => "better",
         _ => "worse",
     };
-    let ratio = if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() };
+    let show = |ratio: f64| if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() };
+    let in_place = results.of(Kind::InPlace, column).map_or("-".to_owned(), |it| show(it.median / theirs.median));
     let noise = noise.map_or("-".to_owned(), |noise| format!("{:.1} %", noise * 100.0));
-    Some([best.name().to_owned(), ratio, noise, verdict.to_owned()])
+    Some([best.name().to_owned(), show(ratio), noise, verdict.to_owned(), in_place])
 }
 
 /// Writes the page: what it was measured on, and the tables.

@@ -29,6 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub enum Kind {
     Ours,
     Again,
+    InPlace,
     HaProxy,
     Nginx,
     Stunnel,
@@ -39,9 +40,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ours,
         Self::Again,
+        Self::InPlace,
         Self::HaProxy,
         Self::Nginx,
         Self::Stunnel,
@@ -55,6 +57,7 @@ impl Kind {
         match self {
             Self::Ours => "ours",
             Self::Again => "again",
+            Self::InPlace => "in-place",
             Self::HaProxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Stunnel => "stunnel",
@@ -69,6 +72,7 @@ impl Kind {
         match self {
             Self::Ours => "this relay, a pair",
             Self::Again => "the same once more: what differs between the two is noise",
+            Self::InPlace => "the same pair with the relay's own record layer",
             Self::HaProxy => "HAProxy of Debian, TCP mode, 256 KiB buffers, one thread",
             Self::Nginx => "nginx of Debian, stream module, 256 KiB buffers, one worker",
             Self::Stunnel => "stunnel of Debian, a thread a connection",
@@ -86,7 +90,7 @@ impl Kind {
 
     /// Whether it is this relay.
     pub const fn is_ours(self) -> bool {
-        matches!(self, Self::Ours | Self::Again)
+        matches!(self, Self::Ours | Self::Again | Self::InPlace)
     }
 
     /// What it says of its version.
@@ -129,7 +133,7 @@ impl System {
     /// Ready when a byte went there and back.
     pub async fn start(kind: Kind, service: SocketAddr) -> Self {
         let system = match kind {
-            Kind::Ours | Kind::Again => ours::start(kind, service).await,
+            Kind::Ours | Kind::Again | Kind::InPlace => ours::start(kind, service).await,
             Kind::Direct => Self { kind, address: service, relays: vec![], side: Side::Plain },
             Kind::Copy => copy(service),
             _ => peers::start(kind, service),

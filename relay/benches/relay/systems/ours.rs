@@ -24,7 +24,7 @@ pub async fn start(kind: Kind, service: SocketAddr) -> System {
         .enumerate()
         .map(|(end, services)| {
             let mut process = Process::play("relay", &[]);
-            process.ask(&pair.orders(end, ports, services).to_string());
+            process.ask(&pair.orders(kind, end, ports, services).to_string());
             process
         })
         .collect();
@@ -57,7 +57,7 @@ impl Pair {
     }
 
     /// All that the relay of one end needs to be told.
-    fn orders(&self, end: usize, ports: [u16; 2], services: &Value) -> Value {
+    fn orders(&self, kind: Kind, end: usize, ports: [u16; 2], services: &Value) -> Value {
         let (own, peer) = (&self.0[end], &self.0[1 - end]);
         let mut snapshot = json!({
             "format": 1,
@@ -70,6 +70,7 @@ impl Pair {
                 "endpoints": [{"host": "127.0.0.1", "port": ports[1 - end]}],
             },
             "listen": SocketAddr::from(([127, 0, 0, 1], ports[end])),
+            "records": if kind == Kind::InPlace { "InPlace" } else { "Rustls" },
             "maxStalenessSeconds": 3600,
         });
         snapshot.as_object_mut().unwrap().extend(services.as_object().unwrap().clone());

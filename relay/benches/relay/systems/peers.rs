@@ -39,7 +39,7 @@ fn template(kind: Kind, side: &str) -> (&'static str, &'static str) {
         (Kind::EnvoyTls, _) => file!("envoy-tls-there.yaml"),
         (Kind::EnvoyHttp2, "here") => file!("envoy-h2-here.yaml"),
         (Kind::EnvoyHttp2, _) => file!("envoy-h2-there.yaml"),
-        (Kind::Ours | Kind::Again | Kind::Copy | Kind::Direct, _) => unreachable!("not of others"),
+        (Kind::Ours | Kind::Again | Kind::InPlace | Kind::Copy | Kind::Direct, _) => unreachable!("not of others"),
     }
 }
 
