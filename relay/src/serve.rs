@@ -74,6 +74,8 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
             _ = generation.changed() => continue,
             () = sleep(SURPLUS_AFTER), if is_reverse => {
                 if is_surplus(link, connection.facts.replica) {
+                    // At once: others look at the same moment, and not all of them are too many.
+                    drop(slot.take());
                     part(link, connection, Code::Draining, "idle").await;
                     return Fault::Ended.into();
                 }
