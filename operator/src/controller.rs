@@ -353,7 +353,7 @@ async fn apply(
         Inputs { uid: &known.uid, link, accepted, snapshot, leaf: issued.files.as_ref(), installation: &installation };
     let push = || {
         let push = Push { snapshot: serde_json::to_value(snapshot).ok(), leaf: issued.files.clone() };
-        world.relays.push(&verdict.link, push);
+        world.relays.push(&verdict.link, &push);
     };
     applier.apply(Objects::build(&inputs), push).await
 }

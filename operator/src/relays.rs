@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::Method;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -64,7 +65,8 @@ struct Link {
     basis: Basis,
     trust: watch::Sender<PeerTrust>,
     cuts: watch::Sender<Arc<BTreeSet<Cut>>>,
-    push: watch::Sender<Option<Arc<Push>>>,
+    /// What they are given, as it goes to them: as a value it would take three times the memory.
+    push: watch::Sender<Option<Bytes>>,
     relays: BTreeMap<String, Relay>,
     /// Relays of `SecureLink`s that had this name before, until they are gone.
     parted: Vec<Link>,
@@ -210,7 +212,7 @@ impl Relays {
             address: pod.address,
             trust: of.trust.subscribe(),
             heard: Arc::clone(&heard),
-            held: tokio::sync::Mutex::default(),
+            held: Arc::default(),
             connected: watch::Sender::new(0),
         };
         followed.start(of.push.subscribe(), of.cuts.subscribe(), &end);
@@ -250,12 +252,14 @@ impl Relays {
     }
 
     /// Gives a link's relays a configuration and a leaf, those that start later too.
-    pub fn push(&self, link: &LinkRef, push: Push) {
+    pub fn push(&self, link: &LinkRef, push: &Push) {
+        // Plain values: they always serialize.
+        let Ok(push) = serde_json::to_vec(push).map(Bytes::from) else { return };
         if let Some(of) = self.lock().get(link) {
             of.push.send_if_modified(|old| {
-                let news = old.as_deref() != Some(&push);
+                let news = old.as_ref() != Some(&push);
                 if news {
-                    *old = Some(Arc::new(push));
+                    *old = Some(push);
                 }
                 news
             });

@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use securelink_operator::relays::{Relays, Word};
 use securelink_pki::testing::Organization;
@@ -71,11 +72,27 @@ async fn a_cut_goes_over_the_connection_that_is_there_and_past_one_over_which_a_
     assert_eq!(a.connections(), 1);
 
     a.answers(|path, _| if path == path::SNAPSHOT { Answer::Nothing } else { Answer::Plain });
-    keeper.relays.push(&link(), Push { snapshot: Some(json!({})), leaf: None });
+    keeper.relays.push(&link(), &Push { snapshot: Some(json!({})), leaf: None });
     a.until("a push", |port| port.count(path::SNAPSHOT) == 1).await;
     keeper.cut(&["LinkCut/1", "LinkCut/2"]);
     keeper.until("the second", |relays| (obeyed(relays, "a").len() == 2).then_some(())).await;
     assert_eq!(a.count(path::SNAPSHOT), 1, "it did not wait for the push to end");
+}
+
+#[tokio::test]
+async fn a_cut_that_is_not_answered_over_the_connection_that_is_there_goes_over_another_as_well() {
+    let keeper = Keeper::new();
+    let a = keeper.port("a").await;
+    let first = AtomicBool::new(true);
+    a.answers(move |path, _| match path {
+        path::CUT if first.swap(false, Ordering::Relaxed) => Answer::Nothing,
+        _ => Answer::Plain,
+    });
+    keeper.keep("1", &[&a]);
+    keeper.until("a status", |relays| word(relays, "a")?.status).await;
+    keeper.cut(&["LinkCut/1"]);
+    keeper.until("an acknowledgement", |relays| (obeyed(relays, "a") == ["LinkCut/1"]).then_some(())).await;
+    assert_eq!((a.told().len(), a.connections()), (2, 2));
 }
 
 #[tokio::test]
@@ -98,7 +115,7 @@ async fn f83_who_has_the_address_of_a_relay_and_not_its_leaf_is_told_nothing() {
     keeper.cut(&["LinkCut/1"]);
     let pod = nobody("b").await;
     keeper.relays.keep(&link(), &keeper.basis("1"), &BTreeSet::from([stranger.pod.clone(), pod]));
-    keeper.relays.push(&link(), Push { snapshot: Some(json!({})), leaf: None });
+    keeper.relays.push(&link(), &Push { snapshot: Some(json!({})), leaf: None });
     for name in ["a", "b"] {
         let error = keeper.until("an error", |relays| word(relays, name)?.error).await;
         assert!(error.contains("cannot connect"), "{error}");
@@ -112,11 +129,11 @@ async fn f73_relays_of_a_link_that_was_made_anew_are_cut_for_good_and_given_noth
     let keeper = Keeper::new();
     let (old, new) = (keeper.port("old").await, keeper.port("new").await);
     keeper.keep("1", &[&old]);
-    keeper.relays.push(&link(), Push { snapshot: Some(json!({"version": 1})), leaf: None });
+    keeper.relays.push(&link(), &Push { snapshot: Some(json!({"version": 1})), leaf: None });
     old.until("a configuration", |port| port.count(path::SNAPSHOT) == 1).await;
     keeper.keep("2", &[&old, &new]);
     keeper.cut(&[]);
-    keeper.relays.push(&link(), Push { snapshot: Some(json!({"version": 2})), leaf: None });
+    keeper.relays.push(&link(), &Push { snapshot: Some(json!({"version": 2})), leaf: None });
     old.until_told(&["SecureLink/1"]).await;
     assert_eq!(old.told(), [("SecureLink/1".to_owned(), u64::MAX)]);
     new.until("its configuration", |port| port.count(path::SNAPSHOT) == 1).await;

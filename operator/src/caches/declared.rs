@@ -1,7 +1,7 @@
 //! Our own kinds, judged as an API server of this version would: an object may have been stored under another schema.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::api::DynamicObject;
 use kube::runtime::reflector::Store;
@@ -50,8 +50,17 @@ pub struct Cuts {
     pub invalid: Vec<(String, Value)>,
 }
 
-/// A judged object, and a hash of what was judged.
-type Kept = (u64, Arc<Result<Object, (Value, Vec<load::Problem>)>>);
+/// What an object was judged to be.
+type Judgment = Arc<Result<Object, (Value, Vec<load::Problem>)>>;
+
+/// A judged object.
+struct Kept {
+    /// As it was seen last: of the very same nothing is looked at again.
+    seen: Arc<DynamicObject>,
+    /// A hash of what was judged: most that is seen anew differs in its status only.
+    declared: u64,
+    judgment: Judgment,
+}
 
 /// Our own kinds.
 pub struct Declarations {
@@ -191,20 +200,26 @@ impl Declarations {
         self.peers.of(peer)
     }
 
-    fn judge(&self, kind: &'static str, object: &DynamicObject) -> Arc<Result<Object, (Value, Vec<load::Problem>)>> {
+    fn judge(&self, kind: &'static str, object: &Arc<DynamicObject>) -> Judgment {
         let metadata = &object.metadata;
         let key = (kind, metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        if let Some(kept) = self.judged().get(&key).filter(|kept| Arc::ptr_eq(&kept.seen, object)) {
+            return Arc::clone(&kept.judgment);
+        }
         let declared = without_status(object);
-        if let Some((before, judged)) = self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
-            && *before == declared
-        {
-            return Arc::clone(judged);
+        if let Some(kept) = self.judged().get_mut(&key).filter(|kept| kept.declared == declared) {
+            kept.seen = Arc::clone(object);
+            return Arc::clone(&kept.judgment);
         }
         let value = as_value(kind, object);
-        let judged = Arc::new(load::judge(&value, None).map_err(|problems| (value, problems)));
-        let kept = (declared, Arc::clone(&judged));
-        self.judged.lock().unwrap_or_else(PoisonError::into_inner).insert(key, kept);
-        judged
+        let judgment = Arc::new(load::judge(&value, None).map_err(|problems| (value, problems)));
+        let kept = Kept { seen: Arc::clone(object), declared, judgment: Arc::clone(&judgment) };
+        self.judged().insert(key, kept);
+        judgment
+    }
+
+    fn judged(&self) -> MutexGuard<'_, HashMap<(&'static str, String, String), Kept>> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the judgments of objects that are gone.
@@ -227,7 +242,7 @@ impl Declarations {
         let is_there = |(kind, namespace, name): &(&str, String, String)| {
             there.iter().any(|(of, names)| of == kind && names.contains(&(namespace.clone(), name.clone())))
         };
-        self.judged.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| is_there(key));
+        self.judged().retain(|key, _| is_there(key));
         self.peers.retain(|link| self.stores.links.get(&reference::<SecureLink>(link)).is_some());
     }
 }

@@ -109,7 +109,8 @@ impl Connection {
         self.ask(method, path, body.into(), patience).await
     }
 
-    async fn ask<R: DeserializeOwned>(
+    /// Asks with a body that is JSON already.
+    pub(super) async fn ask<R: DeserializeOwned>(
         &mut self,
         method: Method,
         path: &str,

@@ -7,14 +7,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::Method;
 use jiff::Timestamp;
 use securelink_pki::PeerTrust;
-use securelink_relay_config::control::{CutOrder, CutReply, Push, PushReply, RelayStatus, path};
+use securelink_relay_config::control::{CutOrder, CutReply, PushReply, RelayStatus, path};
 use securelink_relay_config::{Cut, LinkRef, Millis, ProbeReport, StreamReport};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{AskError, AskFailed, Connection, Heard, Relays};
@@ -24,7 +25,7 @@ use crate::hub::Change;
 const LOOK: Duration = Duration::from_secs(2);
 /// A status, and a cut: milliseconds, but on a node that is out of breath.
 const BRIEF: Duration = Duration::from_secs(5);
-/// For an answer to a cut over the connection that is there: after it another one is made.
+/// For an answer to a cut over the connection that is there: after it the cut goes over another one as well.
 const SWIFT: Duration = Duration::from_millis(500);
 /// A snapshot is written to the relay's disk before it is answered.
 const PUSH: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ pub(super) struct Followed {
     pub(super) trust: watch::Receiver<PeerTrust>,
     pub(super) heard: Arc<Mutex<Heard>>,
     /// The connection by which its status is read and its configuration given, while it lasts.
-    pub(super) held: tokio::sync::Mutex<Option<Connection>>,
+    pub(super) held: Arc<tokio::sync::Mutex<Option<Connection>>>,
     /// How often a connection came up: a relay that was restarted is told everything again.
     pub(super) connected: watch::Sender<u64>,
 }
@@ -94,7 +95,7 @@ fn key(cut: &Cut) -> Key {
 impl Followed {
     pub(super) fn start(
         self,
-        push: watch::Receiver<Option<Arc<Push>>>,
+        push: watch::Receiver<Option<Bytes>>,
         cuts: watch::Receiver<Arc<BTreeSet<Cut>>>,
         end: &CancellationToken,
     ) {
@@ -128,7 +129,7 @@ impl Followed {
     }
 
     /// Reads the status again and again, and gives what is to be run.
-    async fn look(self: Arc<Self>, mut push: watch::Receiver<Option<Arc<Push>>>) {
+    async fn look(self: Arc<Self>, mut push: watch::Receiver<Option<Bytes>>) {
         let mut pause = PAUSES.0;
         loop {
             match self.open().await {
@@ -148,14 +149,14 @@ impl Followed {
     }
 
     /// Until the connection breaks; why it did.
-    async fn converse(&self, push: &mut watch::Receiver<Option<Arc<Push>>>) -> String {
-        let mut given: Option<Arc<Push>> = None;
+    async fn converse(&self, push: &mut watch::Receiver<Option<Bytes>>) -> String {
+        let mut given: Option<Bytes> = None;
         loop {
             let mut held = self.held.lock().await;
             let Some(connection) = held.as_mut() else { return "it broke over a cut".to_owned() };
             let wanted = push.borrow_and_update().clone();
             if let Some(wanted) = wanted.filter(|wanted| given.as_ref() != Some(wanted)) {
-                match connection.send::<_, PushReply>(Method::PUT, path::SNAPSHOT, wanted.as_ref(), PUSH).await {
+                match connection.ask::<PushReply>(Method::PUT, path::SNAPSHOT, wanted.clone(), PUSH).await {
                     Ok(_) => given = Some(wanted),
                     // What it refuses it would refuse again; its status says so too.
                     Err(error) if error.is_refusal() => {
@@ -206,7 +207,7 @@ impl Followed {
 
     /// Tells each of `left`, and those that failed once not before they are `due`.
     async fn tell_all(
-        &self,
+        self: &Arc<Self>,
         left: Vec<Cut>,
         told: &mut Told,
         (connection, cuts): (&mut Option<Connection>, &mut watch::Receiver<Arc<BTreeSet<Cut>>>),
@@ -251,40 +252,45 @@ impl Followed {
         ended
     }
 
-    async fn tell(&self, connection: &mut Option<Connection>, cut: &Cut) -> Result<(), AskFailed> {
+    async fn tell(self: &Arc<Self>, connection: &mut Option<Connection>, cut: &Cut) -> Result<(), AskFailed> {
         let order = CutOrder { link: self.link.clone(), cut: cut.clone() };
         let at_once = if connection.is_none() { self.tell_at_once(&order).await } else { None };
         let answer = match (at_once, &mut *connection) {
             (Some(answer), _) => answer,
-            (None, Some(open)) => open.send(Method::POST, path::CUT, &order, BRIEF).await,
-            (None, none) => none.insert(self.open().await?).send(Method::POST, path::CUT, &order, BRIEF).await,
+            (None, Some(open)) => self.tell_over(open, &order).await,
+            (None, none) => self.tell_over(none.insert(self.open().await?), &order).await,
         };
-        match answer {
-            // It holds it already, as its status says, or takes it for an old one: then it does not obey.
-            Ok(CutReply { fresh: false, .. }) => return Ok(()),
-            Ok(_) => {}
-            Err(error) => {
-                if !error.is_refusal() {
-                    *connection = None;
-                }
-                return Err(error.into());
-            }
+        if answer.as_ref().is_err_and(|error| !error.is_refusal()) {
+            *connection = None;
         }
-        self.lock().obeyed.insert(key(cut), Timestamp::now());
-        self.relays.hub.tell(Change::Cut(self.link.clone()));
+        Ok(answer?)
+    }
+
+    async fn tell_over(&self, connection: &mut Connection, order: &CutOrder) -> Result<(), AskError> {
+        let reply: CutReply = connection.send(Method::POST, path::CUT, order, BRIEF).await?;
+        // Else it holds it already, as its status says, or takes it for an old one: then it does not obey.
+        if reply.fresh {
+            self.lock().obeyed.insert(key(&order.cut), Timestamp::now());
+            self.relays.hub.tell(Change::Cut(self.link.clone()));
+        }
         Ok(())
     }
 
     /// Tells over the connection that is there, if nothing else goes over it now: of a cut of many relays, new connections
     /// would take most of the time. Nothing where there is none that answers.
-    async fn tell_at_once(&self, order: &CutOrder) -> Option<Result<CutReply, AskError>> {
-        let mut held = self.held.try_lock().ok()?;
-        let answer = held.as_mut()?.send(Method::POST, path::CUT, order, SWIFT).await;
-        if answer.as_ref().is_err_and(|error| !error.is_refusal()) {
-            *held = None;
-            return None;
-        }
-        Some(answer)
+    async fn tell_at_once(self: &Arc<Self>, order: &CutOrder) -> Option<Result<(), AskError>> {
+        let mut held = Arc::clone(&self.held).try_lock_owned().ok()?;
+        let (followed, order) = (Arc::clone(self), order.clone());
+        // What is only slow is not broken off: a new connection would cost a relay that is out of breath more.
+        let told = tokio::spawn(async move {
+            let answer = followed.tell_over(held.as_mut()?, &order).await;
+            if answer.as_ref().is_err_and(|error| !error.is_refusal()) {
+                *held = None;
+                return None;
+            }
+            Some(answer)
+        });
+        timeout(SWIFT, told).await.ok()?.ok()?
     }
 
     fn forget_all_but(&self, ordered: &BTreeSet<Cut>) {
