@@ -1,19 +1,24 @@
-//! Who signs, on a real API server: a Secret that its owner gives, and roots that follow each other.
+//! Who signs, on a real API server: a Secret that its owner gives, cert-manager (whose part a test plays), and roots that follow
+//! each other.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use securelink_crds::conditions::{Condition, ConditionType, find};
 use securelink_crds::{LinkIdentity, LinkIdentityStatus, RootState};
 use securelink_e2e::plane::{LIMIT, Plane, Site, Test, harness};
-use securelink_e2e::wait::until;
+use securelink_e2e::wait::{asking, until};
 use serde_json::{Value, json};
 
 /// The Secret of the tests.
@@ -30,6 +35,7 @@ fn main() -> ExitCode {
             f49_a_secret_signs_once_its_owner_names_the_identity
             f37_a_broken_secret_is_told_of_and_the_last_leaf_stays
             another_root_in_a_secret_waits_for_a_persons_word
+            cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used
             a_built_in_root_is_followed_by_another_and_partners_who_pin_the_old_one_accept_what_it_signs
         ],
     )
@@ -121,6 +127,92 @@ async fn a_built_in_root_is_followed_by_another_and_partners_who_pin_the_old_one
     Ok(())
 }
 
+async fn cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used(plane: &Plane) -> Result<()> {
+    let (site, proxy, operator) = plane.leading().await?;
+    let issuer = json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } });
+    let spec = json!({ "trustDomain": "interpol.example", "issuer": issuer });
+    site.links.create::<LinkIdentity>(json!({ "metadata": { "name": "default" }, "spec": spec })).await?;
+    site.link("europol").await?;
+    let absent = |it: &Condition| it.message.contains("install cert-manager");
+    told(&site, "say that there is no cert-manager", absent).await?;
+    site.apply(&certificate_requests()).await?;
+    let asked = request(&site).await?;
+    ensure!(asked.data["spec"]["isCA"] == true && asked.data["spec"]["usages"] == json!(["cert sign"]), "{asked:?}");
+    let wanted = json!({ "name": "partner-ca", "kind": "Issuer", "group": "cert-manager.io" });
+    ensure!(asked.data["spec"]["issuerRef"] == wanted, "{asked:?}");
+    told(&site, "wait for approval", |it| it.reason == "Issuing" && it.message.contains("not approved")).await?;
+
+    let denied = json!([{ "type": "Denied", "status": "True", "reason": "policy", "message": "not by this issuer" }]);
+    answer(&site, &asked, json!({ "conditions": denied })).await?;
+    let why = |it: &Condition| it.reason == "IssuerFailed" && it.message.contains("not by this issuer; ");
+    told(&site, "say that it was refused", why).await?;
+    let requests = site.dynamic(CERT_MANAGER, "CertificateRequest")?;
+    requests.delete(&asked.name_any(), &DeleteParams::default()).await?;
+    let again =
+        asking("another request", LIMIT, |it: &DynamicObject| it.uid() != asked.uid(), async || request(&site).await)
+            .await?;
+
+    let root = Root::new("interpol.example")?;
+    let pem = root.sign(&again)?;
+    let file = |pem: &str| json!(ByteString(pem.as_bytes().to_vec()));
+    let conditions = json!([
+        { "type": "Approved", "status": "True", "reason": "policy", "message": "" },
+        { "type": "Ready", "status": "True", "reason": "Issued", "message": "" },
+    ]);
+    answer(&site, &again, json!({ "conditions": conditions, "certificate": file(&pem), "ca": file(&root.pem) }))
+        .await?;
+    identity(&site, "be ready", ready).await?;
+    let (signer, root) =
+        (CertificateDer::from_pem_slice(pem.as_bytes())?, CertificateDer::from_pem_slice(root.pem.as_bytes())?);
+    let leaf = leaf_where(&site, |leaf| leaf.chain.get(1) == Some(&signer) && leaf.chain.last() == Some(&root)).await?;
+    accepts(&root, &leaf)?;
+    // What may sign lies in the operator's namespace alone.
+    let here = site.api::<Secret>().list(&ListParams::default()).await?.items;
+    ensure!(here.iter().all(|secret| secret.name_any() == "europol-leaf"), "{here:?}");
+    site.until_at_rest(&operator, &proxy, &["europol"]).await
+}
+
+/// The group of cert-manager.
+const CERT_MANAGER: &str = "cert-manager.io/v1";
+
+/// The kind by which cert-manager is asked, without what only cert-manager itself looks at.
+fn certificate_requests() -> Value {
+    let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let version = json!({
+        "name": "v1", "served": true, "storage": true,
+        "schema": { "openAPIV3Schema": schema }, "subresources": { "status": {} },
+    });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "certificaterequests.cert-manager.io",
+            "annotations": { "api-approved.kubernetes.io": "unapproved, a test's" },
+        },
+        "spec": {
+            "group": "cert-manager.io", "scope": "Namespaced", "versions": [version],
+            "names": { "kind": "CertificateRequest", "plural": "certificaterequests", "singular": "certificaterequest" },
+        },
+    })
+}
+
+/// What the operator asks cert-manager.
+async fn request(site: &Site<'_>) -> Result<DynamicObject> {
+    let requests = site.dynamic(CERT_MANAGER, "CertificateRequest")?;
+    let asked = async || match requests.list(&ListParams::default()).await {
+        // It is not served yet.
+        Err(kube::Error::Api(status)) if [404, 429].contains(&status.code) => Ok(None),
+        other => Ok(other?.items.pop()),
+    };
+    asking("a CertificateRequest", LIMIT, Option::is_some, asked).await?.context("a request")
+}
+
+/// Answers as cert-manager does.
+async fn answer(site: &Site<'_>, asked: &DynamicObject, status: Value) -> Result<()> {
+    let requests = site.dynamic(CERT_MANAGER, "CertificateRequest")?;
+    let patch = Patch::Merge(json!({ "status": status }));
+    requests.patch_status(&asked.name_any(), &PatchParams::default(), &patch).await.map(drop).context("answer it")
+}
+
 /// An installation with a link, whose identity signs with a Secret.
 async fn signing(plane: &Plane) -> Result<(Signing<'_>, Root)> {
     let (site, proxy, operator) = plane.leading().await?;
@@ -171,6 +263,15 @@ impl Root {
         let issuer = Issuer::from_params(&self.params, &self.key);
         let pem = authority("links", Some(0)).signed_by(&key, &issuer)?.pem();
         Ok(Intermediate { key, pem })
+    }
+
+    /// The certificate that was asked for.
+    fn sign(&self, asked: &DynamicObject) -> Result<String> {
+        let request: ByteString = serde_json::from_value(asked.data["spec"]["request"].clone())?;
+        let mut request = CertificateSigningRequestParams::from_pem(std::str::from_utf8(&request.0)?)?;
+        let dates = authority("", None);
+        (request.params.not_before, request.params.not_after) = (dates.not_before, dates.not_after);
+        Ok(request.signed_by(&Issuer::from_params(&self.params, &self.key))?.pem())
     }
 
     fn secret(&self, intermediate: &Intermediate, signs_for: Option<&str>) -> Value {

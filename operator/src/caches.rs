@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use peers::Peers;
 
 pub use declared::{Cuts, Declarations, DeclaredIdentity, DeclaredLink, Policies};
-pub use space::{Access, Issuers, Space, Target};
+pub use space::{Access, CertificateRequests, Issuers, Space, Target, certificate_request};
 pub use watching::{Denial, Watching};
 
 /// Everything that is watched.
@@ -41,6 +41,7 @@ pub struct Caches {
     spaces: Mutex<HashMap<String, Arc<Space>>>,
     targets: Mutex<HashMap<String, Arc<Target>>>,
     issuers: Mutex<HashMap<String, Arc<Issuers>>>,
+    certificate_requests: Mutex<HashMap<String, Arc<CertificateRequests>>>,
 }
 
 impl Caches {
@@ -83,8 +84,16 @@ impl Caches {
         let keys = watching.typed(keys, None, Change::Everything, |secret, _| {
             crate::keys::identity_of(secret).map_or(Change::Everything, Change::Identity)
         });
-        let (spaces, targets, issuers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { watching, declared, namespaces, keys, spaces, targets, issuers }
+        Self {
+            watching,
+            declared,
+            namespaces,
+            keys,
+            spaces: Mutex::default(),
+            targets: Mutex::default(),
+            issuers: Mutex::default(),
+            certificate_requests: Mutex::default(),
+        }
     }
 
     /// Waits until everything that is watched in the whole cluster has been seen once.
@@ -128,6 +137,13 @@ impl Caches {
         Arc::clone(found)
     }
 
+    /// What cert-manager was asked for in a namespace; watched from now on.
+    pub fn certificate_requests(&self, namespace: &str) -> Arc<CertificateRequests> {
+        let mut all = self.certificate_requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = || Arc::new(CertificateRequests::start(&self.watching, namespace));
+        Arc::clone(all.entry(namespace.to_owned()).or_insert_with(start))
+    }
+
     /// Ends the watches that no link needs any more, and forgets what was judged of objects that are gone.
     pub fn forget_gone(&self) {
         self.declared.forget_gone();
@@ -144,6 +160,9 @@ impl Caches {
         let identities: HashSet<String> =
             self.declared.all_identities().into_iter().map(|identity| identity.namespace).collect();
         let mut watched = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|namespace, _| identities.contains(namespace));
+        drop(watched);
+        let mut watched = self.certificate_requests.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|namespace, _| identities.contains(namespace));
     }
 }

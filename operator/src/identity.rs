@@ -1,6 +1,7 @@
 //! The way of an identity: its keys are made and renewed, its status says what partners pin, and it cannot be deleted while
 //! a link uses it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +10,18 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use securelink_crds::conditions::Reason;
-use securelink_crds::keys::{FIELD_MANAGER, FINALIZER};
+use securelink_crds::keys::{FIELD_MANAGER, FINALIZER, IDENTITY, MANAGED_BY, MANAGER};
 use securelink_crds::{GROUP, LinkIdentity, VERSION};
 use securelink_plan::identity::{Roots, identity_status};
 use securelink_relay_config::LinkRef;
 use serde_json::json;
 
-use crate::caches::{Access, DeclaredIdentity, Denial};
+use crate::caches::{Access, DeclaredIdentity, Denial, certificate_request};
 use crate::gather::NotYet;
-use crate::issue::{Asked, Hands, Issuer, built_in, given};
+use crate::issue::cert_manager::{self, Answer};
+use crate::issue::{Ask, Asked, Hands, Issuer, built_in, given};
 use crate::keys::{self, Kept, Parts};
 use crate::traces::{self, Traces};
 use crate::world::World;
@@ -67,6 +69,9 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
             Written::Outrun => return Ok(Action::requeue(SOON)),
             Written::Hidden(why) => issuer = Issuer::failed(issuer.root, (Reason::RootMissing, why)),
         }
+    }
+    if let Some(ask) = &issuer.ask {
+        request(at, world, identity, ask).await?;
     }
     status(at, world, &declared, identity, &issuer, now).await?;
     let left = issuer.due.and_then(|due| Duration::try_from(due.duration_since(now)).ok());
@@ -122,16 +127,36 @@ fn judge(
             }
         }
     } else {
-        let why = "this version cannot ask cert-manager; write `issuer: {builtIn: {}}`, or give an intermediate by `issuer: {secret: {name: …}}`";
-        Issuer::failed(recorded.root, (Reason::IssuerFailed, why.to_owned()))
+        let requests = world.sources.caches.certificate_requests(&at.namespace);
+        let asked = Asked { identity, traces: recorded, place: &place(at, world) };
+        match requests.access() {
+            Access::Starting => return Err(starting()),
+            // What was signed goes on, and nothing is asked.
+            Access::Denied(denial) => {
+                let mut issuer =
+                    cert_manager::issuer(asked, Kept::read(stored), |_| Answer::Absent, (Hands::Looking, now));
+                issuer.ask = None;
+                if issuer.intermediate.as_ref().is_none_or(|held| held.due() <= now) {
+                    issuer.failure = Some(not_granted(&at.namespace, &denial));
+                }
+                issuer
+            }
+            Access::Ready => {
+                let answer = |name: &str| Answer::read(requests.get(&at.namespace, name).as_deref());
+                cert_manager::issuer(asked, Kept::read(stored), answer, (hands, now))
+            }
+        }
     };
     Ok(Some(issuer))
 }
 
 fn not_granted(namespace: &str, denial: &Denial) -> (Reason, String) {
     let (verb, resource) = (denial.verb, &denial.resource);
-    let why =
-        format!("the operator may not {verb} {resource} in {namespace}; run `kubectl securelink grant {namespace}`");
+    let why = if denial.is_absent {
+        format!("this cluster knows no {resource}; install cert-manager, or name another issuer in spec")
+    } else {
+        format!("the operator may not {verb} {resource} in {namespace}; run `kubectl securelink grant {namespace}`")
+    };
     (Reason::IssuerFailed, why)
 }
 
@@ -174,6 +199,7 @@ async fn keep(
     let parts = Parts {
         root: issuer.made.root.as_ref(),
         intermediate: issuer.intermediate.as_ref().filter(|_| issuer.made.intermediate),
+        request: issuer.made.request.as_ref(),
         next: issuer.made.next.as_ref(),
         transitions: Some(&issuer.transitions).filter(|_| issuer.made.switched),
     };
@@ -196,6 +222,30 @@ async fn keep(
     world.metrics.wrote("Secret", "keys");
     tell(at, issuer);
     Ok(Written::Yes)
+}
+
+/// Asks cert-manager. The request goes with its identity, and holds nothing that is secret.
+async fn request(at: &LinkRef, world: &World, identity: &LinkIdentity, ask: &Ask) -> Result<(), IdentityError> {
+    let Some(issuer) = identity.spec.issuer.cert_manager.as_ref().filter(|_| world.lease.holds()) else {
+        return Ok(());
+    };
+    let failed =
+        |source| IdentityError::Api { verb: "create CertificateRequest", at: at.clone(), source: Box::new(source) };
+    let resource = certificate_request();
+    let mut object = DynamicObject::new(&ask.name, &resource).within(&at.namespace);
+    object.metadata.labels = Some(BTreeMap::from([(MANAGED_BY.to_owned(), MANAGER.to_owned())]));
+    object.metadata.annotations = Some(BTreeMap::from([(IDENTITY.to_owned(), at.name.clone())]));
+    object.metadata.owner_references = identity.controller_owner_ref(&()).map(|owner| vec![owner]);
+    object.data = json!({ "spec": cert_manager::spec(ask, &issuer.issuer_ref) });
+    let api = Api::<DynamicObject>::namespaced_with(world.client.clone(), &at.namespace, &resource);
+    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    match api.create(&parameters, &object).await {
+        Ok(_) => world.metrics.wrote("CertificateRequest", "create"),
+        // It was asked before, and is not seen yet.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => return Err(failed(error)),
+    }
+    Ok(())
 }
 
 fn tell(at: &LinkRef, issuer: &Issuer) {

@@ -2,6 +2,7 @@
 //! made is handed back for its Secret.
 
 pub mod built_in;
+pub mod cert_manager;
 pub mod given;
 pub mod looked;
 
@@ -10,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use securelink_crds::LinkIdentity;
 use securelink_crds::conditions::Reason;
 use securelink_id::Fingerprint;
-use securelink_pki::{Intermediate, Leaf, Root, Transitions};
+use securelink_pki::{Intermediate, Leaf, PrivateKey, Root, Transitions};
 use securelink_plan::certificate::{Decision, Facts, IssueReason, Stored, Wanted, decide};
 use securelink_plan::objects::{LEAF_CHAIN, LEAF_KEY};
 use securelink_plan::{Certificate, LeafInUse, ValidatedLink, identity};
@@ -42,8 +43,19 @@ pub struct Issuer {
     pub ends: Option<Timestamp>,
     /// When the next root is used by itself.
     pub switch_at: Option<Timestamp>,
+    /// What cert-manager is to be asked for.
+    pub ask: Option<Ask>,
     /// What was made just now, to be written before it is used.
     pub made: Made,
+}
+
+/// A question to cert-manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// What the `CertificateRequest` is called.
+    pub name: String,
+    /// PKCS#10, as PEM.
+    pub request: String,
 }
 
 /// What was made and is nowhere else yet.
@@ -57,6 +69,8 @@ pub struct Made {
     pub switched: bool,
     /// That the intermediate is new.
     pub intermediate: bool,
+    /// A key for which cert-manager is to sign.
+    pub request: Option<PrivateKey>,
     /// That the keys were adopted for another object of the name.
     pub adopted: bool,
 }
@@ -64,7 +78,7 @@ pub struct Made {
 impl Made {
     /// Whether there is anything to write.
     pub fn is_any(&self) -> bool {
-        self.root.is_some() || self.next.is_some() || self.intermediate || self.adopted
+        self.root.is_some() || self.next.is_some() || self.intermediate || self.request.is_some() || self.adopted
     }
 
     /// Whether the root is the first of its identity.
@@ -116,14 +130,13 @@ impl Issuer {
 }
 
 /// The root that is there is not the one that is known.
-fn conflict(asked: Asked<'_>, found: Fingerprint, wanted: Option<Fingerprint>) -> Failure {
-    let place = asked.place;
+fn conflict(place: &str, found: Fingerprint, wanted: Option<Fingerprint>) -> Failure {
     let why = match wanted {
         Some(wanted) => format!(
-            "the Secret {place} holds the root {found}, expected is {wanted}; restore the expected root, or, once every partner pins the one found, put `expectedFingerprint: {found}` into spec"
+            "{place} holds the root {found}, expected is {wanted}; restore the expected root, or, once every partner pins the one found, put `expectedFingerprint: {found}` into spec"
         ),
         None => format!(
-            "the Secret {place} holds the root {found} of a LinkIdentity of this name that was deleted; put `expectedFingerprint: {found}` into spec to adopt it, or use a LinkIdentity of another name"
+            "{place} holds the root {found} of a LinkIdentity of this name that was deleted; put `expectedFingerprint: {found}` into spec to adopt it, or use a LinkIdentity of another name"
         ),
     };
     (Reason::RootConflict, why)

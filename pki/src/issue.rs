@@ -188,6 +188,13 @@ impl Intermediate {
         Self::assemble(PrivateKey::from_pem(key)?, all)
     }
 
+    /// What to ask somebody else to sign for an intermediate with this key (PKCS#10, PEM): it may sign leaves only.
+    pub fn request(trust_domain: &TrustDomain, key: &PrivateKey) -> Result<String, IssueError> {
+        let failed = |_| IssueError::Build("the request for an intermediate");
+        let request = template::request(trust_domain, key)?.serialize_request(key.pair()).map_err(failed)?;
+        request.pem().map_err(failed)
+    }
+
     /// Whether peers would take leaves of it at `now`, by issuing one for `owner` that nobody gets. Says of which certificate
     /// the dates are wrong, counted from its own.
     pub fn check(&self, owner: &TrustDomain, now: Timestamp) -> Result<(), IssueError> {

@@ -43,6 +43,14 @@ pub(crate) fn intermediate(
     Ok(params)
 }
 
+/// What somebody else is asked to sign as an online issuer. Dates, number and who signs are theirs to say.
+pub(crate) fn request(domain: &TrustDomain, key: &PrivateKey) -> Result<CertificateParams, IssueError> {
+    let any = Validity { not_before: Timestamp::UNIX_EPOCH, not_after: Timestamp::UNIX_EPOCH };
+    let mut params = intermediate(domain, key, any)?;
+    (params.serial_number, params.use_authority_key_identifier_extension) = (None, false);
+    Ok(params)
+}
+
 /// A relay's leaf.
 pub(crate) fn leaf(identity: &SpiffeId, dns: &[&str], validity: Validity) -> Result<CertificateParams, IssueError> {
     let mut params = params("SecureLink relay", validity)?;

@@ -1,6 +1,7 @@
 //! What is watched in one namespace: what belongs to its links, or the Services that exports lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::NamespaceResourceScope;
@@ -8,10 +9,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::runtime::reflector::Store;
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt as _};
-use securelink_crds::keys::{ISSUER_OF, LINK, MANAGED_BY, MANAGER};
+use securelink_crds::keys::{IDENTITY, ISSUER_OF, LINK, MANAGED_BY, MANAGER};
 use securelink_relay_config::LinkRef;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -158,6 +161,46 @@ impl Issuers {
     }
 }
 
+/// What cert-manager was asked for in a namespace. Dropped, its watch ends.
+pub struct CertificateRequests {
+    /// Those requests that we made.
+    pub requests: Store<DynamicObject>,
+    access: watch::Receiver<Access>,
+    _end: DropGuard,
+}
+
+impl CertificateRequests {
+    pub(super) fn start(watching: &Watching, namespace: &str) -> Self {
+        let all = Change::Namespace(namespace.to_owned());
+        let gate = Gate::new(watching, namespace, all.clone());
+        let config = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+        let (here, every) = (namespace.to_owned(), all.clone());
+        let of = (certificate_request(), namespace, config);
+        let requests = gate.watching.foreign(of, gate.rights(), all, move |request, _| {
+            let name = request.annotations().get(IDENTITY).cloned();
+            name.map_or(every.clone(), |name| Change::Identity(LinkRef { namespace: here.clone(), name }))
+        });
+        let found = Self { requests, access: gate.access.subscribe(), _end: gate.stop.clone().drop_guard() };
+        gate.open_after([seen(&found.requests)]);
+        found
+    }
+
+    /// The request of that name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
+        self.requests.get(&ObjectRef::new_with(name, certificate_request()).within(namespace))
+    }
+
+    /// Whether they are known.
+    pub fn access(&self) -> Access {
+        self.access.borrow().clone()
+    }
+}
+
+/// How cert-manager is asked.
+pub fn certificate_request() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("cert-manager.io", "v1", "CertificateRequest"))
+}
+
 /// Says when a namespace is known, or which right lacks.
 struct Gate {
     watching: Watching,
@@ -254,7 +297,8 @@ type Seen = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 fn seen<K>(store: &Store<K>) -> Seen
 where
-    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    K: Resource + Clone + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash + Clone + Send + Sync,
 {
     let store = store.clone();
     Box::pin(async move {
@@ -301,7 +345,7 @@ mod tests {
     use super::*;
 
     fn denial(resource: &str) -> Denial {
-        Denial { verb: "list", resource: resource.to_owned() }
+        Denial { verb: "list", resource: resource.to_owned(), is_absent: false }
     }
 
     #[test]

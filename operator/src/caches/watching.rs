@@ -30,6 +30,8 @@ pub struct Denial {
     pub verb: &'static str,
     /// Such as `secrets`.
     pub resource: String,
+    /// Whether the API server knows no such resource at all.
+    pub is_absent: bool,
 }
 
 /// Told of each refusal, and of each resource of which everything was seen.
@@ -142,6 +144,22 @@ impl Watching {
         store
     }
 
+    /// A kind of others in one namespace, undecoded.
+    pub fn foreign(
+        &self,
+        (resource, namespace, config): (ApiResource, &str, watcher::Config),
+        rights: OnRights,
+        listed: Change,
+        change: impl Fn(&DynamicObject, bool) -> Change + Send + 'static,
+    ) -> Store<DynamicObject> {
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
+        let writer = reflector::store::Writer::new(resource.clone());
+        let store = writer.as_reader();
+        let follow = Follow { resource: resource.plural, rights: Some(rights), saw: |_: &_| {}, change, listed };
+        self.spawn((api, config), writer, follow);
+        store
+    }
+
     fn spawn<K>(
         &self,
         (api, config): (Api<K>, watcher::Config),
@@ -245,17 +263,18 @@ where
 }
 
 fn denial(error: &watcher::Error, resource: &str) -> Option<Denial> {
-    let (verb, forbidden) = match error {
-        watcher::Error::InitialListFailed(error) => ("list", is_forbidden(error)),
-        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => ("watch", is_forbidden(error)),
-        watcher::Error::WatchError(status) => ("watch", status.code == 403),
-        watcher::Error::NoResourceVersion => ("watch", false),
+    let code = |error: &kube::Error| match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
     };
-    forbidden.then(|| Denial { verb, resource: resource.to_owned() })
-}
-
-fn is_forbidden(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 403)
+    let (verb, code) = match error {
+        watcher::Error::InitialListFailed(error) => ("list", code(error)),
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => ("watch", code(error)),
+        watcher::Error::WatchError(status) => ("watch", status.code),
+        watcher::Error::NoResourceVersion => ("watch", 0),
+    };
+    let (is_forbidden, is_absent) = (code == 403, code == 404);
+    (is_forbidden || is_absent).then(|| Denial { verb, resource: resource.to_owned(), is_absent })
 }
 
 #[cfg(test)]

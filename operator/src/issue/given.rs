@@ -14,7 +14,7 @@ use securelink_pki::issue::IssueError;
 use securelink_plan::certificate::{RootDecision, RootFacts, RootKey, root};
 use securelink_plan::identity;
 
-use super::{Asked, Issuer, conflict};
+use super::{Asked, Failure, Issuer, conflict};
 
 /// The intermediate's key; its certificate with those above it; the root. As cert-manager and `kubectl create secret tls` name them.
 pub const FILES: [&str; 3] = ["tls.key", "tls.crt", "ca.crt"];
@@ -39,22 +39,12 @@ pub fn issuer(asked: Asked<'_>, secret: Option<&Secret>, now: Timestamp) -> Issu
         Ok(intermediate) => intermediate,
         Err(why) => return failed(format!("the Secret {}: {why}", asked.place)),
     };
-    let fingerprint = intermediate.root();
-    let key = RootKey::Present { fingerprint, made_for_this: true };
-    let (traces, expected) = (asked.traces.any, asked.expected());
-    // A Secret that changed under us is no reason to become somebody else: partners have pinned the root before.
-    if let RootDecision::RootConflict { found, wanted } =
-        root(&RootFacts { key, recorded, expected, traces, older: &[], next: None })
-    {
-        return Issuer::failed(recorded, conflict(asked, found, wanted));
+    if let Err(conflict) = is_ours(asked, &format!("the Secret {}", asked.place), &intermediate) {
+        return Issuer::failed(recorded, conflict);
     }
-    let mut issuer = Issuer { root: Some(fingerprint), is_given: true, ..Issuer::default() };
-    let end = intermediate.chain().last().and_then(|root| validity_of(root).ok()).map(|dates| dates.not_after);
-    issuer.roots.extend(end.map(|not_after| identity::Root { fingerprint, not_after, state: RootState::Current }));
-    let domain: Result<TrustDomain, TrustDomainError> = asked.identity.spec.trust_domain.parse();
-    let checked = domain.map_err(|error| error.to_string());
-    let checked = checked.and_then(|domain| intermediate.check(&domain, now).map_err(|error| useless(&error)));
-    match checked {
+    let mut issuer = Issuer { is_given: true, ..Issuer::default() };
+    issuer.is_below(&intermediate);
+    match is_of_use(asked, &intermediate, now) {
         Ok(()) => {
             issuer.wake(Some(intermediate.end()));
             issuer.ends = Some(intermediate.end());
@@ -66,6 +56,34 @@ pub fn issuer(asked: Asked<'_>, secret: Option<&Secret>, now: Timestamp) -> Issu
         }
     }
     issuer
+}
+
+/// Whether an intermediate is below our root. One that changed under us is no reason to become somebody else: partners have
+/// pinned the root before.
+pub(super) fn is_ours(asked: Asked<'_>, place: &str, intermediate: &Intermediate) -> Result<(), Failure> {
+    let key = RootKey::Present { fingerprint: intermediate.root(), made_for_this: true };
+    let (recorded, traces, expected) = (asked.traces.root, asked.traces.any, asked.expected());
+    match root(&RootFacts { key, recorded, expected, traces, older: &[], next: None }) {
+        RootDecision::RootConflict { found, wanted } => Err(conflict(place, found, wanted)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether peers would take what an intermediate signs; or why not, and what to do.
+pub(super) fn is_of_use(asked: Asked<'_>, intermediate: &Intermediate, now: Timestamp) -> Result<(), String> {
+    let domain: Result<TrustDomain, TrustDomainError> = asked.identity.spec.trust_domain.parse();
+    let domain = domain.map_err(|error| error.to_string())?;
+    intermediate.check(&domain, now).map_err(|error| useless(&error))
+}
+
+impl Issuer {
+    /// Takes the root above an intermediate for the current one.
+    pub(super) fn is_below(&mut self, intermediate: &Intermediate) {
+        let fingerprint = intermediate.root();
+        let end = intermediate.chain().last().and_then(|root| validity_of(root).ok()).map(|dates| dates.not_after);
+        self.root = Some(fingerprint);
+        self.roots.extend(end.map(|not_after| identity::Root { fingerprint, not_after, state: RootState::Current }));
+    }
 }
 
 /// Why its leaves are of no use. A refusal is worded for the peer's side, and says nothing of what to do here.

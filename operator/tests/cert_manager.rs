@@ -1,0 +1,209 @@
+//! An intermediate that cert-manager signs: what is asked, what is taken, and what is refused with a reason.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::DynamicObject;
+use securelink_crds::LinkIdentity;
+use securelink_crds::conditions::Reason;
+use securelink_crds::load::{Object, judge};
+use securelink_id::Fingerprint;
+use securelink_operator::issue::cert_manager::{self, Answer};
+use securelink_operator::issue::{Asked, Hands, Issuer};
+use securelink_operator::keys::{self, Kept, Parts};
+use securelink_operator::traces::Traces;
+use securelink_pki::PrivateKey;
+use securelink_pki::testing::{Organization, now};
+use securelink_relay_config::LinkRef;
+use serde_json::{Value, json};
+
+fn identity(expected: Option<Fingerprint>) -> LinkIdentity {
+    let issuer = json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } });
+    let mut written = json!({
+        "apiVersion": "securelink.dev/v1alpha1", "kind": "LinkIdentity",
+        "metadata": {"name": "default", "namespace": "liaison", "uid": "u-1"},
+        "spec": {"trustDomain": "interpol.example", "issuer": issuer},
+    });
+    if let Some(expected) = expected {
+        written["spec"]["expectedFingerprint"] = expected.to_string().into();
+    }
+    let Object::LinkIdentity(identity) = judge(&written, None).unwrap() else { panic!() };
+    *identity
+}
+
+/// One look.
+struct Look<'a> {
+    stored: Option<&'a Secret>,
+    answer: Answer,
+    recorded: Option<Fingerprint>,
+    expected: Option<Fingerprint>,
+    hands: Hands,
+    now: Timestamp,
+}
+
+impl Default for Look<'_> {
+    fn default() -> Self {
+        let (hands, now) = (Hands::Making, now());
+        Self { stored: None, answer: Answer::Absent, recorded: None, expected: None, hands, now }
+    }
+}
+
+impl Look<'_> {
+    fn found(&self) -> Issuer {
+        let (identity, traces) = (identity(self.expected), Traces::default().or(self.recorded, false));
+        let asked = Asked { identity: &identity, traces, place: "securelink/identity.liaison.default" };
+        let answer = |_: &str| self.answer.clone();
+        cert_manager::issuer(asked, Kept::read(self.stored), answer, (self.hands, self.now))
+    }
+}
+
+/// What the operator has stored once it asked for this key.
+fn waits_with(key: &PrivateKey) -> Secret {
+    stored(None, &Parts { request: Some(key), ..Parts::default() })
+}
+
+fn stored(old: Option<&Secret>, parts: &Parts<'_>) -> Secret {
+    keys::secret(&LinkRef { namespace: "liaison".to_owned(), name: "default".to_owned() }, "u-1", old, parts)
+}
+
+/// What cert-manager answers when an organization has signed its intermediate's key.
+fn signed(of: &Organization) -> Answer {
+    let root = of.root.certificate_pem();
+    let chain = of.intermediate.chain_pem().strip_suffix(root.as_str()).unwrap().to_owned();
+    Answer::Signed { chain, root: Some(root) }
+}
+
+fn failure(issuer: &Issuer) -> (Reason, &str) {
+    let (reason, why) = issuer.failure.as_ref().expect("it cannot issue");
+    assert!(why.contains("; "), "it says what to do: {why}");
+    (*reason, why)
+}
+
+#[test]
+fn a_key_is_made_and_stored_before_anybody_is_asked_and_asked_for_by_a_name_of_its_own() {
+    let first = Look::default().found();
+    assert_eq!((failure(&first).0, &first.ask), (Reason::Issuing, &None));
+    assert!(first.made.is_any() && !first.made.is_first());
+    let looked = Look { hands: Hands::Looking, ..Look::default() }.found();
+    assert!(!looked.made.is_any() && looked.ask.is_none());
+
+    let secret = waits_with(first.made.request.as_ref().unwrap());
+    let ask = || Look { stored: Some(&secret), ..Look::default() }.found().ask.unwrap();
+    assert!(ask().request.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
+    assert_eq!(ask().name, ask().name, "it is found again");
+    let other = waits_with(Look::default().found().made.request.as_ref().unwrap());
+    assert_ne!(Look { stored: Some(&other), ..Look::default() }.found().ask.unwrap().name, ask().name);
+}
+
+#[test]
+fn what_is_signed_signs_and_is_not_asked_for_again_until_it_is_due() {
+    let of = Organization::new("interpol.example");
+    let waiting = waits_with(of.intermediate.key());
+    let adopted = Look { stored: Some(&waiting), answer: signed(&of), ..Look::default() }.found();
+    assert_eq!((adopted.root, &adopted.failure), (Some(of.root.fingerprint()), &None));
+    assert!(adopted.made.intermediate && adopted.intermediate.as_ref().unwrap().chain().len() == 2);
+    let has = stored(Some(&waiting), &Parts { intermediate: adopted.intermediate.as_ref(), ..Parts::default() });
+    assert!(!has.data.as_ref().unwrap().contains_key("request.key"), "it is answered");
+
+    let recorded = Some(of.root.fingerprint());
+    let kept = Look { stored: Some(&has), recorded, ..Look::default() };
+    let at_rest = kept.found();
+    assert!(at_rest.intermediate.is_some() && !at_rest.made.is_any() && at_rest.failure.is_none());
+    assert_eq!(at_rest.due, Some(of.intermediate.due()));
+    // Its successor is asked for while it goes on; whatever becomes of that.
+    let due = Look { now: of.intermediate.due(), ..kept };
+    let renewing = due.found();
+    assert!(renewing.intermediate.is_some() && renewing.made.request.is_some() && renewing.failure.is_none());
+    let asking = stored(Some(&has), &Parts { request: renewing.made.request.as_ref(), ..Parts::default() });
+    let waiting = Look { stored: Some(&asking), answer: Answer::Waiting("soon".to_owned()), ..due };
+    assert!(waiting.found().failure.is_none() && waiting.found().intermediate.is_some());
+    let refused = Look { answer: Answer::Refused("no such issuer".to_owned()), ..waiting }.found();
+    assert!(failure(&refused).1.contains("no such issuer") && refused.intermediate.is_some());
+    let ended = Look { stored: Some(&has), recorded, now: of.intermediate.end(), ..Look::default() }.found();
+    assert!(ended.intermediate.is_none());
+}
+
+#[test]
+fn f38_what_is_wrong_with_an_answer_is_said_and_no_key_with_it() {
+    let (of, other) = (Organization::new("interpol.example"), Organization::new("interpol.example"));
+    let stranger = Organization::new("eurojust.example");
+    let leaf = of.leaf_to(&"europol.example".parse().unwrap());
+    let chain = |answer: Answer| match answer {
+        Answer::Signed { chain, .. } => chain,
+        _ => panic!(),
+    };
+    let root = Some(of.root.certificate_pem());
+    let rows = [
+        (
+            "not signed: it is not approved yet",
+            Answer::Waiting("it is not approved yet".to_owned()),
+            of.intermediate.key(),
+        ),
+        ("was refused: quota", Answer::Refused("quota".to_owned()), of.intermediate.key()),
+        ("does not belong to the first certificate", signed(&other), of.intermediate.key()),
+        ("no PEM block", Answer::Signed { chain: "rubbish".to_owned(), root: root.clone() }, of.intermediate.key()),
+        (
+            "does not end with the self-signed root",
+            Answer::Signed { chain: chain(signed(&of)), root: None },
+            of.intermediate.key(),
+        ),
+        ("may not sign others", Answer::Signed { chain: leaf.chain_pem(), root }, leaf.key()),
+        ("peers would refuse", signed(&stranger), stranger.intermediate.key()),
+    ];
+    for (wanted, answer, key) in rows {
+        let secret = waits_with(key);
+        let issuer = Look { stored: Some(&secret), answer, ..Look::default() }.found();
+        let (_, why) = failure(&issuer);
+        assert!(
+            why.contains(wanted) && why.starts_with("the CertificateRequest liaison/securelink-"),
+            "{wanted}: {why}"
+        );
+        assert!(issuer.intermediate.is_none() && issuer.root.is_none(), "{wanted}");
+        let key = key.to_pem();
+        assert!(!key.lines().any(|line| line.len() > 20 && !line.starts_with("---") && why.contains(line)));
+    }
+}
+
+#[test]
+fn another_root_waits_for_a_persons_word() {
+    let of = Organization::new("interpol.example");
+    let (secret, old) = (waits_with(of.intermediate.key()), Organization::new("interpol.example").root.fingerprint());
+    let look = Look { stored: Some(&secret), answer: signed(&of), recorded: Some(old), ..Look::default() };
+    let conflict = look.found();
+    let (reason, why) = failure(&conflict);
+    assert_eq!((reason, conflict.root), (Reason::RootConflict, Some(old)));
+    let new = of.root.fingerprint();
+    assert!(why.contains(&format!("put `expectedFingerprint: {new}` into spec")), "{why}");
+    let switched = Look { expected: Some(new), ..look }.found();
+    assert_eq!((switched.root, switched.failure), (Some(new), None));
+}
+
+#[test]
+fn an_answer_is_read_from_what_cert_manager_writes() {
+    let file = |text: &str| json!(ByteString(text.as_bytes().to_vec()));
+    let condition = |kind: &str, status: &str, reason: &str| json!({ "type": kind, "status": status, "reason": reason, "message": format!("{kind} {reason}") });
+    let read = |conditions: Value, more: Value| {
+        let mut object = json!({ "metadata": {}, "status": more });
+        object["status"]["conditions"] = conditions;
+        Answer::read(Some(&serde_json::from_value::<DynamicObject>(object).unwrap()))
+    };
+    let waiting = |why: &str| Answer::Waiting(why.to_owned());
+    let refused = |why: &str| Answer::Refused(why.to_owned());
+    let (approved, ready) = (condition("Approved", "True", "ok"), condition("Ready", "True", "Issued"));
+    assert_eq!(Answer::read(None), Answer::Absent);
+    assert_eq!(read(json!(null), json!({})), waiting("it is not approved yet"));
+    assert_eq!(read(json!([approved]), json!({})), waiting("nobody has answered yet"));
+    let pending = condition("Ready", "False", "Pending");
+    assert_eq!(read(json!([approved, pending]), json!({})), waiting("Ready Pending"));
+    assert_eq!(read(json!([condition("Denied", "True", "no")]), json!({})), refused("Denied no"));
+    assert_eq!(read(json!([approved, condition("Ready", "False", "Failed")]), json!({})), refused("Ready Failed"));
+    assert_eq!(read(json!([condition("InvalidRequest", "True", "x")]), json!({})), refused("InvalidRequest x"));
+    let both = json!({ "certificate": file("chain"), "ca": file("root") });
+    let signed = |root: Option<&str>| Answer::Signed { chain: "chain".to_owned(), root: root.map(str::to_owned) };
+    assert_eq!(read(json!([approved, ready]), both.clone()), signed(Some("root")));
+    assert_eq!(read(json!([approved, ready]), json!({ "certificate": file("chain") })), signed(None));
+    assert_eq!(read(json!([approved, pending]), both), waiting("Ready Pending"), "it is ready or it is not");
+    assert_eq!(read(json!([approved, ready]), json!({ "certificate": "not base64!" })), waiting("Ready Issued"));
+    assert!(matches!(read(json!("odd"), json!({})), Answer::Waiting(_)));
+}
