@@ -80,7 +80,7 @@ fn what_breaks_a_record_is_answered_by_its_alert() {
     assert_eq!(altered(|_| ()), (b"onetwothree".to_vec(), None));
     assert_eq!(altered(|sent| *sent[1].last_mut().unwrap() ^= 1), broken(b"one", Alert::BadRecordMac), "the tag");
     assert_eq!(altered(|sent| sent[1][5] ^= 1), broken(b"one", Alert::BadRecordMac), "the content");
-    assert_eq!(altered(|sent| sent[1][1] = 2), broken(b"one", Alert::BadRecordMac), "the version");
+    assert_eq!(altered(|sent| sent[1][1] = 2), broken(b"one", Alert::DecodeError), "the version");
     assert_eq!(altered(|sent| sent.swap(0, 1)), broken(b"", Alert::BadRecordMac), "the order");
     assert_eq!(altered(|sent| sent[1] = sent[0].clone()), broken(b"one", Alert::BadRecordMac), "sent again");
     assert_eq!(altered(|sent| drop(sent.remove(0))), broken(b"", Alert::BadRecordMac), "left out");
@@ -91,7 +91,8 @@ fn what_breaks_a_record_is_answered_by_its_alert() {
     let clear = |bytes: &'static [u8]| answer(Side::Server, |_| bytes.to_vec()).1.unwrap();
     assert_eq!(clear(&[CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]), Alert::UnexpectedMessage, "what middleboxes like");
     assert_eq!(clear(&[ALERT, 3, 3, 0, 2, 1, 0]), Alert::UnexpectedMessage, "close_notify by anybody");
-    // From the header alone: 2^14 + 257.
+    // From the header alone: another version, and 2^14 + 257.
+    assert_eq!(clear(&[CONTENT, 3, 4, 0, 30]), Alert::DecodeError);
     assert_eq!(clear(&[CONTENT, 3, 3, 0x41, 0x01]), Alert::RecordOverflow);
 }
 

@@ -211,7 +211,7 @@ fn hostile(suite: SupportedCipherSuite, side: Side, script: &mut Script<'_>) {
         }
     }
     let room = ROOMS[usize::from(script.byte()) % ROOMS.len()].max(1000);
-    judge(&hear_ours(&mut ours, &wires[0].concat(), room), &hear_rustls(&mut theirs, &wires[1].concat()), &wires[0]);
+    judge(&hear_ours(&mut ours, &wires[0].concat(), room), &hear_rustls(&mut theirs, &wires[1].concat()));
 }
 
 /// What came out, and how it ended.
@@ -250,8 +250,8 @@ fn hear_rustls(theirs: &mut Connection, mut bytes: &[u8]) -> Verdict {
 }
 
 /// Ours may refuse more, or sooner, for the reasons of [`is_ours_alone`]; but for that both hear the same.
-fn judge((heard, verdict): &Verdict, (theirs_heard, theirs): &Verdict, wire: &[Vec<u8>]) {
-    let is_ours_alone = verdict.as_ref().is_err_and(|error| is_ours_alone(error, wire));
+fn judge((heard, verdict): &Verdict, (theirs_heard, theirs): &Verdict) {
+    let is_ours_alone = verdict.as_ref().is_err_and(is_ours_alone);
     if is_ours_alone {
         assert!(theirs_heard.starts_with(heard), "ours heard something else");
         return;
@@ -265,19 +265,20 @@ fn judge((heard, verdict): &Verdict, (theirs_heard, theirs): &Verdict, wire: &[V
 }
 
 /// What rustls takes, or waits with (docs/records.md, "Stricter than rustls").
-fn is_ours_alone(error: &Error, wire: &[Vec<u8>]) -> bool {
-    match error {
-        // The version of a record is among what is authenticated, and not one of three.
-        Error::DecryptError => wire.iter().any(|record| record.get(1..3) != Some(&[3, 3])),
-        // By a header alone, before the rest is there; and no handshake message is empty.
-        Error::InvalidMessage(InvalidMessage::MissingData("KeyUpdate") | InvalidMessage::InvalidEmptyPayload)
-        | Error::PeerSentOversizedRecord
-        | Error::InappropriateMessage { .. }
-        | Error::InappropriateHandshakeMessage { .. }
-        // Empty content between two updates does not excuse them.
-        | Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests) => true,
-        _ => false,
-    }
+fn is_ours_alone(error: &Error) -> bool {
+    matches!(
+        error,
+        // By a header alone, before the rest is there; of a record's version there is one; no handshake message is empty.
+        Error::InvalidMessage(
+            InvalidMessage::MissingData("KeyUpdate")
+                | InvalidMessage::InvalidEmptyPayload
+                | InvalidMessage::UnknownProtocolVersion,
+        ) | Error::PeerSentOversizedRecord
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            // Empty content between two updates does not excuse them.
+            | Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests)
+    )
 }
 
 /// An end of ours on `side` after its handshake with rustls.

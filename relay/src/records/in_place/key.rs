@@ -2,7 +2,7 @@
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use rustls::crypto::cipher::{self, Iv};
-use rustls::{ConnectionTrafficSecrets, ContentType, Error, PeerMisbehaved};
+use rustls::{ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, PeerMisbehaved};
 
 /// Type, version, length.
 pub(super) const HEADER: usize = 5;
@@ -106,11 +106,15 @@ impl Record {
     /// Judges what can be judged before opening.
     pub(super) fn find(bytes: &[u8]) -> Result<Self, Error> {
         let Some(header) = bytes.first_chunk::<HEADER>() else { return Ok(Self::Missing(HEADER - bytes.len())) };
-        let [kind, _, _, high, low] = *header;
+        let [kind, major, minor, high, low] = *header;
         if kind != OUTER[0] {
             // Nothing is in the clear after a handshake, not even the change_cipher_spec of middleboxes.
             let (expect_types, got_type) = (vec![ContentType::ApplicationData], kind.into());
             return Err(Error::InappropriateMessage { expect_types, got_type });
+        }
+        if OUTER[1..] != [major, minor] {
+            // It would not open: the header is authenticated.
+            return Err(InvalidMessage::UnknownProtocolVersion.into());
         }
         let body = usize::from(u16::from_be_bytes([high, low]));
         if body > MAX_BODY {
