@@ -74,19 +74,35 @@ impl Default for Reverse {
 }
 
 /// One connection at rest with a replica, as long as it lives.
-pub(crate) struct Slot(Arc<Link>, ReplicaId);
+pub(crate) struct Slot {
+    link: Arc<Link>,
+    replica: ReplicaId,
+    counts: bool,
+}
 
 impl Slot {
     pub(crate) fn new(link: &Arc<Link>, replica: ReplicaId) -> Self {
         link.reverse.change(replica, |parked| parked.resting += 1);
-        Self(Arc::clone(link), replica)
+        Self { link: Arc::clone(link), replica, counts: true }
+    }
+
+    /// Whether more are at rest than the replica wants, and this is one of those that leave: it counts no more then. All look
+    /// at the same moment, and not all of them are too many.
+    pub(crate) fn is_surplus(&mut self) -> bool {
+        if !parks(&self.link) || self.link.replicas.is_leaving(self.replica) {
+            return true;
+        }
+        self.counts &= !self.link.reverse.spare(self.replica);
+        !self.counts
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let reverse = &self.0.reverse;
-        reverse.change(self.1, |parked| parked.resting = parked.resting.saturating_sub(1));
+        let reverse = &self.link.reverse;
+        if self.counts {
+            reverse.change(self.replica, |parked| parked.resting = parked.resting.saturating_sub(1));
+        }
         reverse.changed.notify_one();
     }
 }
@@ -114,10 +130,16 @@ impl Reverse {
         }
     }
 
-    /// How many more a replica wants; negative where there are too many.
-    fn lacks(&self, replica: ReplicaId) -> i64 {
-        let parked = locked(&self.parked);
-        parked.get(&replica).map_or(i64::from(PARKED), |parked| i64::from(parked.asked) - i64::from(parked.resting))
+    /// Whether a replica wants more.
+    fn lacks(&self, replica: ReplicaId) -> bool {
+        locked(&self.parked).get(&replica).is_none_or(|parked| parked.resting < parked.asked)
+    }
+
+    /// Counts one less with a replica where more are at rest than it wants; whether that was so.
+    fn spare(&self, replica: ReplicaId) -> bool {
+        let mut parked = locked(&self.parked);
+        let surplus = parked.get_mut(&replica).filter(|parked| parked.resting > parked.asked);
+        surplus.map(|parked| parked.resting -= 1).is_some()
     }
 
     /// What our own WANT says.
@@ -158,11 +180,6 @@ fn parks(link: &Link) -> bool {
     link.dials() && !link.is_draining() && link.peer().current().is_some_and(|declaration| !declaration.dials)
 }
 
-/// Whether more are at rest with a replica than it wants.
-pub(crate) fn is_surplus(link: &Link, replica: ReplicaId) -> bool {
-    !parks(link) || link.replicas.is_leaving(replica) || link.reverse.lacks(replica) < 0
-}
-
 /// Keeps as many at rest with each replica as it wants, until the relay stops.
 pub(crate) async fn keep_parked(link: Arc<Link>) {
     let mut generation = link.generation();
@@ -184,7 +201,7 @@ pub(crate) async fn keep_parked(link: Arc<Link>) {
 /// where the bucket, or what is left of the machine, holds some back.
 fn fill(link: &Arc<Link>, last: &mut Option<ReplicaId>) -> bool {
     let reached = link.replicas.reached();
-    while let Some((replica, way)) = next_lacking(&reached, *last, |replica| link.reverse.lacks(replica) > 0) {
+    while let Some((replica, way)) = next_lacking(&reached, *last, |replica| link.reverse.lacks(replica)) {
         if capacity::admit().is_err() || !link.reverse.bucket.admit(DIALS_PER_SECOND, Instant::now()) {
             return true;
         }
@@ -211,11 +228,11 @@ async fn park(link: Arc<Link>, way: Way, slot: Slot) {
         connected = Box::pin(connect_by(&link, &way, Role::Reverse)) => connected,
     };
     match connected {
-        Ok(connection) if connection.facts.replica == slot.1 => {
+        Ok(connection) if connection.facts.replica == slot.replica => {
             return serve(link, connection, Some(slot)).await;
         }
         // Another one behind the same address, which may want it, too.
-        Ok(connection) if link.reverse.lacks(connection.facts.replica) > 0 => {
+        Ok(connection) if link.reverse.lacks(connection.facts.replica) => {
             let theirs = Slot::new(&link, connection.facts.replica);
             link.tasks.spawn(serve(Arc::clone(&link), connection, Some(theirs)));
         }
@@ -276,4 +293,18 @@ async fn rested(link: &Link) -> Option<Box<Connection>> {
         }
     }
     link.pool.take_any().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_as_many_as_are_too_many_are_spared_however_many_look() {
+        let (reverse, replica) = (Reverse::default(), ReplicaId([1; 16]));
+        assert!(!reverse.spare(replica) && reverse.lacks(replica));
+        reverse.change(replica, |parked| parked.resting = PARKED + 3);
+        let spared = (0..PARKED + 3).filter(|_| reverse.spare(replica)).count();
+        assert_eq!((spared, reverse.lacks(replica)), (3, false));
+    }
 }

@@ -18,7 +18,7 @@ use crate::judge::{Denial, Direction, Judgment};
 use crate::limits::{MAX_STREAMS, Pace, Use};
 use crate::link::Link;
 use crate::reserved;
-use crate::reverse::{Slot, is_surplus};
+use crate::reverse::Slot;
 use crate::stream::{answer_idle, conclude};
 use crate::streams::{Entry, StreamGuard};
 use crate::view::View;
@@ -73,9 +73,7 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
             }
             _ = generation.changed() => continue,
             () = sleep(SURPLUS_AFTER), if is_reverse => {
-                if is_surplus(link, connection.facts.replica) {
-                    // At once: others look at the same moment, and not all of them are too many.
-                    drop(slot.take());
+                if slot.as_mut().is_some_and(Slot::is_surplus) {
                     part(link, connection, Code::Draining, "idle").await;
                     return Fault::Ended.into();
                 }

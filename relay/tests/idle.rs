@@ -29,8 +29,6 @@ struct Resting {
 
 impl Resting {
     const STREAMS: usize = 4;
-    /// For the peer's streams, before it asks for more.
-    const PARKED: usize = 4;
 
     /// So many streams were there at once and are over. Flows are forgotten after `seconds`, which is longer than between
     /// two probes: they keep one connection warm.
@@ -96,7 +94,7 @@ fn f80_flows_at_rest_are_kept_known_to_the_network() {
     });
 }
 
-/// As the load balancer of a cloud forgets them. By then those leave that were parked while more were wanted, and no others.
+/// As the load balancer of a cloud forgets them. Parked ones change meanwhile: one that is used is followed by another.
 #[test]
 #[ignore = "in full: make soak"]
 fn f80_in_full_flows_at_rest_are_kept_known_to_a_network_that_forgets_after_four_minutes() {
@@ -109,10 +107,7 @@ fn f80_in_full_flows_at_rest_are_kept_known_to_a_network_that_forgets_after_four
         now.retain(|one| !before.contains(one));
         assert_eq!(now, [], "they answer and are used");
         let (kept, all) = (resting.kept(), resting.connections.len());
-        assert!(
-            kept > Resting::STREAMS + Resting::PARKED,
-            "{kept} of {all}: the control connection, pooled and parked ones"
-        );
+        assert!(kept > Resting::STREAMS, "{kept} of {all}: the control connection and the pooled ones");
     });
 }
 
