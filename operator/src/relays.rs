@@ -25,6 +25,7 @@ use securelink_relay_config::{Cut, DoctorReport, GreetReply, LinkRef, Snapshot};
 use tokio::sync::watch;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use zeroize::Zeroizing;
 
 use crate::control::{Controller, CredentialsError};
 use crate::hub::Hub;
@@ -34,6 +35,8 @@ pub use connection::{AskError, Connection};
 
 /// The control port in a pod (contracts 4).
 const CONTROL_PORT: u16 = 15_444;
+/// Bytes that hold most configurations with their leaf: text that grew would leave pieces of the key behind.
+const LARGE_PUSH: usize = 256 * 1024;
 /// The longest that the relay's own check walks.
 const DOCTOR: Duration = Duration::from_mins(1);
 /// A greeting's round trip, and the wait for a connection to the peer.
@@ -253,8 +256,13 @@ impl Relays {
 
     /// Gives a link's relays a configuration and a leaf, those that start later too.
     pub fn push(&self, link: &LinkRef, push: &Push) {
+        // There is a key in it, which is wiped with it.
+        let mut text = Zeroizing::new(Vec::with_capacity(LARGE_PUSH));
         // Plain values: they always serialize.
-        let Ok(push) = serde_json::to_vec(push).map(Bytes::from) else { return };
+        if serde_json::to_writer(&mut *text, push).is_err() {
+            return;
+        }
+        let push = Bytes::from_owner(Zeroizing::new(text.to_vec()));
         if let Some(of) = self.lock().get(link) {
             of.push.send_if_modified(|old| {
                 let news = old.as_ref() != Some(&push);

@@ -41,6 +41,9 @@ pub(super) type OnRights = Arc<dyn Fn(Result<&str, Denial>) + Send + Sync>;
 struct Follow<S, C> {
     /// In the plural.
     resource: String,
+    /// Whether a cluster may do without the kind: then it is a refusal that there is none. Of what is always there an API
+    /// server says so while it starts, and is asked again.
+    may_lack: bool,
     /// Told of refusals.
     rights: Option<OnRights>,
     /// Shown each object.
@@ -99,7 +102,14 @@ impl Watching {
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
         let writer = reflector::store::Writer::new(resource.clone());
         let store = writer.as_reader();
-        let follow = Follow { resource: resource.plural, rights: None, saw, change, listed: Change::Everything };
+        let follow = Follow {
+            resource: resource.plural,
+            may_lack: false,
+            rights: None,
+            saw,
+            change,
+            listed: Change::Everything,
+        };
         self.spawn((api, watcher::Config::default()), writer, follow);
         store
     }
@@ -122,7 +132,8 @@ impl Watching {
         let api = Api::<PartialObjectMeta<K>>::all(self.client.clone());
         let change = move |object: &PartialObjectMeta<K>, _| change(object);
         let resource = K::plural(&()).into_owned();
-        let follow = Follow { resource, rights: None, saw: |_: &_| {}, change, listed: Change::Everything };
+        let follow =
+            Follow { resource, may_lack: false, rights: None, saw: |_: &_| {}, change, listed: Change::Everything };
         self.spawn((api, watcher::Config::default()), writer, follow);
         store
     }
@@ -140,7 +151,11 @@ impl Watching {
     {
         let (store, writer) = reflector::store();
         let resource = K::plural(&()).into_owned();
-        self.spawn((api, config), writer, Follow { resource, rights, saw: |_: &_| {}, change, listed });
+        self.spawn(
+            (api, config),
+            writer,
+            Follow { resource, may_lack: false, rights, saw: |_: &_| {}, change, listed },
+        );
         store
     }
 
@@ -155,7 +170,8 @@ impl Watching {
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
         let writer = reflector::store::Writer::new(resource.clone());
         let store = writer.as_reader();
-        let follow = Follow { resource: resource.plural, rights: Some(rights), saw: |_: &_| {}, change, listed };
+        let follow =
+            Follow { resource: resource.plural, may_lack: true, rights: Some(rights), saw: |_: &_| {}, change, listed };
         self.spawn((api, config), writer, follow);
         store
     }
@@ -196,7 +212,7 @@ impl<S, C> Follow<S, C> {
         K: Resource + Clone + 'static,
         K::DynamicType: Eq + Hash + Clone,
     {
-        let Self { resource, rights, saw, change, listed } = self;
+        let Self { resource, may_lack, rights, saw, change, listed } = self;
         let store = writer.as_reader();
         let mut events = std::pin::pin!(events.reflect(writer));
         while let Some(event) = events.next().await {
@@ -218,7 +234,7 @@ impl<S, C> Follow<S, C> {
                 Ok(Event::Init | Event::InitApply(_)) => {}
                 Err(error) => {
                     metrics.watch_failures.inc();
-                    let denial = denial(&error, &resource);
+                    let denial = denial(&error, &resource).filter(|denial| may_lack || !denial.is_absent);
                     tracing::warn!(%error, resource, "a watch failed and begins anew");
                     if let (Some(denial), Some(told)) = (denial, &rights) {
                         told(Err(denial));
@@ -305,6 +321,7 @@ mod tests {
         };
         let follow = Follow {
             resource: "securelinks".to_owned(),
+            may_lack: false,
             rights: None,
             saw: {
                 let peers = Arc::clone(&peers);
@@ -318,5 +335,31 @@ mod tests {
         follow.all((stream::iter(events.map(Ok)).inspect(forgets), writer), (hub, metrics)).await;
         let names: Vec<_> = peers.of("europol.example").into_iter().map(|at| at.name).collect();
         assert_eq!((names, changes.waiting()), (vec!["a".to_owned(), "b".to_owned()], Some(Change::Everything)));
+    }
+
+    #[tokio::test]
+    async fn that_a_kind_is_unknown_is_a_refusal_only_where_a_cluster_may_do_without_it() {
+        for may_lack in [false, true] {
+            let writer = reflector::store::Writer::new(ApiResource::erase::<SecureLink>(&()));
+            let unknown = kube::core::Status::failure("the server could not find the requested resource", "NotFound");
+            let unknown = kube::Error::Api(unknown.with_code(404).boxed());
+            let events = stream::iter([Err::<Event<DynamicObject>, _>(watcher::Error::InitialListFailed(unknown))]);
+            let (told, refusals) = std::sync::mpsc::channel();
+            let told = std::sync::Mutex::new(told);
+            let follow = Follow {
+                resource: "things".to_owned(),
+                may_lack,
+                rights: Some(Arc::new(move |right: Result<&str, Denial>| {
+                    told.lock().unwrap().send(right.map(str::to_owned)).unwrap();
+                })),
+                saw: |_: &DynamicObject| {},
+                change: |_: &DynamicObject, _| Change::Everything,
+                listed: Change::Everything,
+            };
+            follow.all((events, writer), (Hub::default(), Metrics::new().0)).await;
+            let refusals: Vec<_> = refusals.iter().collect();
+            let absent = Denial { verb: "list", resource: "things".to_owned(), is_absent: true };
+            assert_eq!(refusals, if may_lack { vec![Err(absent)] } else { vec![] });
+        }
     }
 }
