@@ -5,16 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::server::NoClientAuth;
-use rustls::{
-    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, HandshakeKind, ServerConfig,
-    ServerConnection, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
+use rustls::{ClientConfig, ClientConnection, Connection, Error, HandshakeKind, ServerConfig, ServerConnection};
+use rustls_pki_types::{PrivateKeyDer, ServerName, pem::PemObject as _};
 use securelink_pki::refusal::{Alert, Refusal, Which};
-use securelink_pki::testing::{LeafForge, Organization, now};
+use securelink_pki::testing::{Anyone, LeafForge, Organization, now};
 use securelink_pki::tls::{
     Clock, Credentials, Options, client_config, peer_from_connection, refusal_of, refusal_of_io, server_config,
 };
@@ -358,43 +354,4 @@ fn a_removed_pin_is_noticed_on_a_live_connection() {
     let late: Timestamp = now() + SignedDuration::from_hours(73);
     let expired = peer_from_connection(&server, &link.interpol.trusts(&link.europol), late).unwrap_err();
     assert_eq!(expired.reason(), "CertificateExpired");
-}
-
-/// Trusts every server, so that a test sees what the server does.
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
 }

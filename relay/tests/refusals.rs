@@ -12,14 +12,13 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use prometheus_client::registry::Registry;
 use rcgen::ExtendedKeyUsagePurpose;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::server::NoClientAuth;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use securelink_id::TrustDomain;
-use securelink_pki::testing::{CrossForge, LeafForge, Organization, now};
+use securelink_pki::testing::{Anyone, CrossForge, LeafForge, Organization, now};
 use securelink_pki::tls::{Credentials, Options, server_config};
 use securelink_pki::{Leaf, PrivateKey, Root, Transitions};
 use securelink_relay::wire::{ALPN, Bye, Code, EARLY_DATA, Header, Hello, Message, ReplicaId, Role};
@@ -173,45 +172,6 @@ impl Tls {
         let mut server = builder.with_single_cert(chain, key).unwrap();
         server.alpn_protocols.clone_from(&self.alpn);
         Arc::new(server)
-    }
-}
-
-/// Trusts every server: what the server does is the matter here.
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 }
 
