@@ -92,7 +92,16 @@ impl Slot {
         if !parks(&self.link) || self.link.replicas.is_leaving(self.replica) {
             return true;
         }
-        self.counts &= !self.link.reverse.spare(self.replica);
+        self.leaves_where_more_rest_than(0)
+    }
+
+    /// The same where they are so many that a minute's patience only helps whoever uses them up without a stream.
+    pub(crate) fn is_far_too_many(&mut self) -> bool {
+        self.leaves_where_more_rest_than(MAX_PARKED)
+    }
+
+    fn leaves_where_more_rest_than(&mut self, surplus: u32) -> bool {
+        self.counts = self.counts && !self.link.reverse.spare(self.replica, surplus);
         !self.counts
     }
 }
@@ -135,11 +144,11 @@ impl Reverse {
         locked(&self.parked).get(&replica).is_none_or(|parked| parked.resting < parked.asked)
     }
 
-    /// Counts one less with a replica where more are at rest than it wants; whether that was so.
-    fn spare(&self, replica: ReplicaId) -> bool {
+    /// Counts one less with a replica where more are at rest than it wants and `surplus`; whether that was so.
+    fn spare(&self, replica: ReplicaId, surplus: u32) -> bool {
         let mut parked = locked(&self.parked);
-        let surplus = parked.get_mut(&replica).filter(|parked| parked.resting > parked.asked);
-        surplus.map(|parked| parked.resting -= 1).is_some()
+        let too_many = parked.get_mut(&replica).filter(|parked| parked.resting > parked.asked + surplus);
+        too_many.map(|parked| parked.resting -= 1).is_some()
     }
 
     /// What our own WANT says.
@@ -302,9 +311,10 @@ mod tests {
     #[test]
     fn only_as_many_as_are_too_many_are_spared_however_many_look() {
         let (reverse, replica) = (Reverse::default(), ReplicaId([1; 16]));
-        assert!(!reverse.spare(replica) && reverse.lacks(replica));
+        assert!(!reverse.spare(replica, 0) && reverse.lacks(replica));
         reverse.change(replica, |parked| parked.resting = PARKED + 3);
-        let spared = (0..PARKED + 3).filter(|_| reverse.spare(replica)).count();
+        assert!(!reverse.spare(replica, 3));
+        let spared = (0..PARKED + 3).filter(|_| reverse.spare(replica, 0)).count();
         assert_eq!((spared, reverse.lacks(replica)), (3, false));
     }
 }

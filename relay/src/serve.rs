@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use securelink_relay_config::{Export, Limits};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::capacity::{self, descriptors};
 use crate::connection::{Connection, Facts};
@@ -49,6 +49,8 @@ pub(crate) async fn serve(link: Arc<Link>, mut connection: Box<Connection>, slot
 async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<Slot>) -> Failure {
     let mut generation = link.generation();
     let is_reverse = slot.is_some();
+    // Not put off by what the peer says meanwhile.
+    let mut look = Instant::now() + SURPLUS_AFTER;
     loop {
         let view = link.view();
         if connection.is_outdated(&view) || !link.trusts(&connection.facts) {
@@ -72,7 +74,8 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
                 return Fault::Ended.into();
             }
             _ = generation.changed() => continue,
-            () = sleep(SURPLUS_AFTER), if is_reverse => {
+            () = sleep_until(look), if is_reverse => {
+                look = Instant::now() + SURPLUS_AFTER;
                 if slot.as_mut().is_some_and(Slot::is_surplus) {
                     part(link, connection, Code::Draining, "idle").await;
                     return Fault::Ended.into();
@@ -92,6 +95,11 @@ async fn drive(link: &Arc<Link>, connection: &mut Connection, mut slot: Option<S
                     return Failure::TooMany;
                 }
                 slot = is_reverse.then(|| Slot::new(link, connection.facts.replica));
+                look = Instant::now() + SURPLUS_AFTER;
+                if slot.as_mut().is_some_and(Slot::is_far_too_many) {
+                    part(link, connection, Code::Draining, "enough connections are at rest").await;
+                    return Fault::Ended.into();
+                }
                 connection.frames.rest();
             }
             Ok(Message::Ping(ping)) => {

@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use support::process::RelayProcess;
 use support::{PATIENCE, Side, endpoint, export, import, served, snapshot};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 relay_process!();
@@ -179,6 +182,97 @@ fn f60_a_relay_whose_machine_is_gone_is_left_within_three_seconds() {
         let all = Dialing::ready(Some("first")).await;
         lose_machine("first");
         all.all_go_to_the_second(2, Duration::from_secs(3)).await;
+    });
+}
+
+/// Clients that each open one stream after the other.
+const OPENERS: usize = 8;
+/// Streams of each once the death is known.
+const AFTERWARDS: usize = 100;
+
+/// Says which one it is, gives back what it gets and ends with its client.
+async fn echo(service: TcpListener, which: u8) {
+    loop {
+        let Ok((mut socket, _)) = service.accept().await else { continue };
+        tokio::spawn(async move {
+            socket.write_u8(which).await?;
+            let (mut reader, mut writer) = socket.split();
+            tokio::io::copy(&mut reader, &mut writer).await?;
+            writer.shutdown().await
+        });
+    }
+}
+
+/// A whole stream, begun, used and ended: which relay served it.
+async fn whole(address: SocketAddr) -> io::Result<u8> {
+    let mut client = TcpStream::connect(address).await?;
+    let which = client.read_u8().await?;
+    client.write_all(&[7; 4096]).await?;
+    client.shutdown().await?;
+    let mut back = Vec::new();
+    client.read_to_end(&mut back).await?;
+    if back == [7; 4096] { Ok(which) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Opens streams without end; once the death is known, [`AFTERWARDS`] more, which all are whole and served by the other one.
+/// How many failed before.
+async fn opens(address: SocketAddr, known: watch::Receiver<bool>) -> usize {
+    let (mut failed, mut afterwards) = (0, 0);
+    while afterwards < AFTERWARDS {
+        let is_known = *known.borrow();
+        let stream = tokio::time::timeout(PATIENCE, whole(address)).await.expect("every stream ends");
+        match stream {
+            Ok(which) if is_known => assert_eq!(which, 1),
+            Err(error) if is_known => panic!("a stream failed that was begun when the death was known: {error}"),
+            Err(_) => failed += 1,
+            Ok(_) => {}
+        }
+        afterwards += usize::from(is_known);
+    }
+    failed
+}
+
+impl Dialing {
+    /// Whatever is begun after the first relay's death is known, within `bound`, is whole, however many streams come.
+    async fn loses_none_under_load(mut self, dies: impl FnOnce(&mut Self), bound: Duration) {
+        let (known, address) = (watch::Sender::new(false), self.a.import_address("at-b"));
+        let mut services = JoinSet::new();
+        for (service, which) in std::mem::take(&mut self.services).into_iter().zip(0..) {
+            services.spawn(echo(service, which));
+        }
+        let mut both = BTreeSet::new();
+        while both.len() < 2 {
+            both.insert(whole(address).await.unwrap());
+        }
+        let mut opening = JoinSet::new();
+        for _ in 0..OPENERS {
+            opening.spawn(opens(address, known.subscribe()));
+        }
+        self.a.until("all of them are at it", |report| report.streams.opened >= 200).await;
+        let died = Instant::now();
+        dies(&mut self);
+        self.a.until("the first one is gone", |report| report.peer.replicas == [self.b[1].replica.to_string()]).await;
+        let after = died.elapsed();
+        assert!(after <= bound, "known after {after:?}");
+        known.send_replace(true);
+        let failed: usize = opening.join_all().await.into_iter().sum();
+        eprintln!("known after {after:?}; of the streams begun before, {failed} failed");
+    }
+}
+
+#[test]
+fn f60_under_load_no_stream_fails_that_is_begun_once_a_crash_is_known() {
+    alone("f60_under_load_no_stream_fails_that_is_begun_once_a_crash_is_known", || async {
+        let all = Dialing::ready(None).await;
+        all.loses_none_under_load(|all| all.b[0].kill(), Duration::from_millis(100)).await;
+    });
+}
+
+#[test]
+fn f60_under_load_no_stream_fails_that_is_begun_once_a_black_hole_is_known() {
+    alone("f60_under_load_no_stream_fails_that_is_begun_once_a_black_hole_is_known", || async {
+        let all = Dialing::ready(None).await;
+        all.loses_none_under_load(|_| black_hole(&[FIRST]), Duration::from_secs(3)).await;
     });
 }
 

@@ -112,6 +112,19 @@ async fn f47_whoever_breaks_the_protocol_is_told_so_and_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f47_a_record_that_does_not_open_is_answered_by_its_alert() {
+    let mut link = Link::ready().await;
+    let mut intruder = link.caller.connect(Role::Forward).await;
+    // Long enough for a tag, and sealed by nobody.
+    let record = [[23, 3, 3, 0, 32].as_slice(), &[7; 32]].concat();
+    intruder.stream.get_mut().0.write_all(&record).await.unwrap();
+    let end = timeout(PATIENCE, intruder.stream.read_to_end(&mut Vec::new())).await.expect("the relay hangs up");
+    let error = end.unwrap_err().to_string();
+    assert!(error.contains("BadRecordMac"), "{error}");
+    link.goes_on("a record that does not open").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f56_what_is_not_exported_is_not_reached_and_early_data_for_it_goes_nowhere() {
     let mut link = Link::ready().await;
     let mut intruder = link.caller.connect(Role::Forward).await;

@@ -59,12 +59,15 @@ fn answer(side: Side, bytes: impl FnOnce(&mut End) -> Vec<u8>) -> (Vec<u8>, Opti
     let (content, end) = hear(&mut ours);
     let Err(error) = end else { return (content, None) };
     theirs.arrive(&ours.depart());
-    let Err(Error::AlertReceived(alert)) = hear(&mut theirs).1 else { panic!("no alert says {error}") };
+    // Behind the tickets of the handshake.
+    let mut records = std::iter::from_fn(|| theirs.record().ok());
+    let said = records.find_map(|(kind, said)| (kind == ALERT).then_some(said));
+    let [2, alert] = said.unwrap_or_default()[..] else { panic!("no fatal alert says {error}") };
     assert_eq!(ours.read(1), Err(error.clone()), "goes on reading");
     assert_eq!(ours.send(b"more"), Err(error), "goes on sending");
     ours.close().unwrap();
     assert_eq!(ours.depart(), b"", "says more after a fatal alert");
-    (content, Some(alert))
+    (content, Some(alert.into()))
 }
 
 #[test]
@@ -132,6 +135,8 @@ fn what_no_honest_peer_says_is_answered_by_its_alert() {
         Alert::UnexpectedMessage,
         "who are you, again"
     );
+    let tickets = [(HANDSHAKE, TICKET.as_slice(), 0), (CONTENT, b"x", 0)].repeat(31);
+    assert_eq!(said(Side::Client, &tickets), Alert::UnexpectedMessage, "33 tickets");
     let long = [4, 1, 0, 0];
     assert_eq!(said(Side::Client, &[(HANDSHAKE, &long, 0)]), Alert::DecodeError, "a ticket of 64 KiB");
     assert_eq!(said(Side::Client, &[(HANDSHAKE, &[4, 0, 0, 1, 0], 0)]), Alert::DecodeError, "a ticket that is none");
@@ -155,6 +160,8 @@ fn what_is_just_within_the_bounds_passes() {
     let in_pieces: Vec<_> = TICKET.chunks(1).map(|byte| (HANDSHAKE, byte, 0)).collect();
     assert_eq!(taken(Side::Client, &in_pieces), 0);
     assert_eq!(taken(Side::Client, &[(HANDSHAKE, &[TICKET, TICKET].concat(), 200)]), 0);
+    // With the two of its handshake.
+    assert_eq!(taken(Side::Client, &[(HANDSHAKE, &TICKET.repeat(15), 0), (HANDSHAKE, &TICKET.repeat(15), 0)]), 0);
 }
 
 #[test]
@@ -280,6 +287,10 @@ fn close_notify_ends_one_way_and_nothing_behind_it_is_heard() {
     theirs.close().unwrap();
     theirs.close().unwrap();
     let mut said = theirs.depart();
+    let (mut raw, mut speaker) = pair(SUITES[0], Side::Server);
+    speaker.close().unwrap();
+    raw.arrive(&speaker.depart());
+    assert_eq!(raw.record(), Ok((ALERT, vec![1, 0])), "a warning");
     said.extend(b"anything at all");
     ours.arrive(&said);
     assert_eq!(hear(&mut ours), (b"last words".to_vec(), Ok(Read::Closed)));
@@ -305,7 +316,8 @@ fn what_is_cut_off_is_no_end() {
     assert_eq!(hear(&mut ours), (vec![1; 100], Ok(Read::Waiting)));
 }
 
-/// A client sends its first content with its last message of the handshake, and a server its tickets with all of it.
+/// A client sends its first content with its last message of the handshake, in pieces of any size, and a server before the client
+/// has finished.
 #[test]
 fn what_arrives_with_the_handshake_is_not_lost_however_it_arrives() {
     let name = || ServerName::try_from("peer.example").unwrap();

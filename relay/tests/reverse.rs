@@ -5,12 +5,13 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use securelink_pki::testing::Organization;
 use securelink_relay::wire::{Message, ReplicaId, Role, Want};
 use support::acceptor::{Acceptor, control};
-use support::intruder::Heard;
+use support::intruder::{self, Heard};
 use support::{PATIENCE, Side, endpoint, export, import, link_cut, open, read_to_end, snapshot, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -118,7 +119,7 @@ async fn what_is_not_exported_is_refused_on_a_reverse_connection_too() {
     let mut link = OneWay::ready().await;
     link.shut_side.adopt(|snapshot| snapshot.exports.clear()).await;
     turned_away(link.open_side.import_address("at-shut")).await;
-    assert!(futures_util::FutureExt::now_or_never(link.at_shut.accept()).is_none());
+    assert!(link.at_shut.accept().now_or_never().is_none());
 }
 
 /// An acceptor that lets every parked connection go as soon as it comes, and asks for as many as there can be.
@@ -162,6 +163,58 @@ async fn f87_parked_connections_that_are_used_up_in_a_loop_are_dialed_at_a_bound
     let most = u64::try_from(took.as_millis()).unwrap() * PER_SECOND / 1000 + PER_SECOND;
     assert!(dialed as u64 <= most + 1, "{dialed} in {took:?}");
     assert!(shut.relay.report().peer.control_connections > 0, "the link itself stays");
+}
+
+/// An acceptor that opens what nobody exports on each parked connection and keeps it from resting until very many others were
+/// dialed in their places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f87_parked_connections_that_are_used_for_nothing_are_only_so_many() {
+    // What is parked without being asked for, and as many again as are parked at the most.
+    const MOST: usize = 4 + 256;
+    const OPENED: usize = MOST + 20;
+    // The relay waits longer than that for a refused stream's end.
+    const HELD: Duration = Duration::from_secs(3);
+    let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
+    let for_open = snapshot(&org_open, &org_shut);
+    let parted = watch::Sender::new(false);
+    let (opened, resting) = (watch::Sender::new(0_usize), Arc::<AtomicUsize>::default());
+    let (told, counted, declared) = (parted.clone(), Arc::clone(&resting), for_open.clone());
+    let often = opened.clone();
+    let hostile = Acceptor::start((&org_open, &org_shut), &for_open, move |role, mut caller| {
+        let (told, counted, declared, opened) = (told.clone(), Arc::clone(&counted), declared.clone(), often.clone());
+        async move {
+            match role {
+                Role::Control => control(caller, declared).await,
+                Role::Reverse => {
+                    opened.send_modify(|count| *count += 1);
+                    let mut enough = false;
+                    while !enough {
+                        caller.say(&intruder::open("nothing")).await;
+                        caller.hear_until(|heard| matches!(heard, Heard::Message(Message::Reject(_)))).await;
+                        let all = timeout(HELD, opened.subscribe().wait_for(|count| *count >= OPENED).map(drop)).await;
+                        enough = all.is_ok();
+                        counted.fetch_add(usize::from(enough), Ordering::SeqCst);
+                        caller.say_idle(0, 0).await;
+                        caller.hear_until(|heard| matches!(heard, Heard::Message(Message::Idle(_)))).await;
+                    }
+                    while !matches!(caller.hear_for_ever().await, Heard::End | Heard::Message(Message::Bye(_))) {}
+                    told.send_replace(true);
+                }
+                Role::Forward => {}
+            }
+        }
+    })
+    .await;
+    let mut for_shut = snapshot(&org_shut, &org_open);
+    for_shut.listen = None;
+    for_shut.peer.endpoints = vec![hostile.endpoint.clone()];
+    let _shut = Side::start(&org_shut, &org_open.domain, for_shut).await;
+    // Sooner than by the patience of a minute that a few too many meet.
+    opened.subscribe().wait_for(|count| *count >= OPENED).await.unwrap();
+    let left = timeout(PATIENCE / 2, parted.subscribe().wait_for(|parted| *parted)).await.map(|left| left.map(drop));
+    left.expect("one too many leaves").unwrap();
+    let resting = resting.load(Ordering::SeqCst);
+    assert!(resting >= MOST, "of {resting} one left");
 }
 
 /// The hungry one's name comes first in every order of names; the other one asks when the hungry one has all there is.

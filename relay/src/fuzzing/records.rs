@@ -112,6 +112,12 @@ impl End {
         self.incoming.advance(bytes.len());
     }
 
+    /// The next record as it is: its type, and what it carries.
+    pub fn record(&mut self) -> Result<(u8, Vec<u8>), Error> {
+        let (kind, content) = self.channel.open_record(&mut self.incoming)?;
+        Ok((kind.into(), content))
+    }
+
     /// Reads content into a buffer of `room` bytes.
     pub fn read(&mut self, room: usize) -> Result<Read, Error> {
         let mut content = vec![0; room];

@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::key::{HEADER, Key};
 use crate::scratch::Buffer;
 
-/// Most bytes of messages that are not whole yet, as in rustls.
+/// With so many bytes of messages that are not whole yet nothing more is read, as in rustls. What was read last may be above.
 const MAX_WAITING: usize = 0xffff;
 
 /// rustls' part, for either side.
@@ -45,7 +45,7 @@ impl Handshake {
     }
 
     /// Goes on as far as what has arrived leads: true once it has finished. [`Self::outgoing`] is to be sent even where it
-    /// fails: then it says why.
+    /// fails: where rustls refused, it says why.
     pub(crate) fn advance(&mut self) -> Result<bool, Error> {
         // rustls is shown again what it has seen: of that it may not have let go.
         self.try_advance().inspect_err(|_| while matches!(self.process(self.shown), Ok(Wish::Again)) {})

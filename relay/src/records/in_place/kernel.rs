@@ -28,11 +28,11 @@ impl Kernel {
         }?)
     }
 
-    /// The handshake messages that the other side may send now.
-    pub(super) fn expected(&self) -> &'static [HandshakeType] {
+    /// The handshake messages that the other side may send now, one that `may_give_tickets` or not.
+    pub(super) fn expected(&self, may_give_tickets: bool) -> &'static [HandshakeType] {
         match self {
-            Self::Client(_) => &[HandshakeType::NewSessionTicket, HandshakeType::KeyUpdate],
-            Self::Server(_) => &[HandshakeType::KeyUpdate],
+            Self::Client(_) if may_give_tickets => &[HandshakeType::NewSessionTicket, HandshakeType::KeyUpdate],
+            _ => &[HandshakeType::KeyUpdate],
         }
     }
 
