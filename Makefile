@@ -5,8 +5,8 @@ export RUSTDOCFLAGS ?= -D warnings
 .PHONY: test tools format lint direction deny docs charts unit demo e2e soak fuzz bench bench-short bench-guard bench-peers scale manifests clean
 
 ## Everything: format, lints, direction of dependencies, licenses, docs, Helm charts, tests, the demo as a user runs it, and
-## the end-to-end tests on kind clusters.
-test: tools format lint direction deny docs charts unit demo e2e
+## whether the relay has become much slower, and the end-to-end tests on kind clusters.
+test: tools format lint direction deny docs charts unit demo bench-guard e2e
 	@echo "all checks passed"
 
 ## What the checks need beyond the pinned toolchain.
@@ -39,7 +39,7 @@ charts:
 unit:
 	$(CARGO) test --workspace --exclude securelink-e2e --locked
 	SECURELINK_TEST_RECORDS=InPlace $(CARGO) test -p securelink-relay --locked \
-		$(addprefix --test ,carries connect cuts doctor endings hostile refusals reload reverse)
+		$(addprefix --test ,capacity carries connect cuts doctor endings floods hostile memory refusals reload reverse)
 
 demo:
 	$(CARGO) run --release --locked -- demo
@@ -67,8 +67,10 @@ bench:
 bench-short:
 	$(CARGO) bench --locked -p securelink-relay --bench relay -- --short
 
-## Fails where the relay has become much slower, as a ratio to plain copy in the same run. About a minute.
+## Fails where the relay has become much slower, as a ratio to plain copy in the same run, or takes more instructions than
+## before. About two minutes.
 bench-guard:
+	$(CARGO) bench --locked -p securelink-relay --bench relay -- --counts
 	$(CARGO) bench --locked -p securelink-relay --bench relay -- --guard
 
 ## The same beside the relays of others, which it installs where they lack. Writes the tables and the plot into docs.

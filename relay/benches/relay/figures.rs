@@ -9,15 +9,21 @@ pub struct Column {
     pub title: &'static str,
     pub digits: usize,
     pub is_more_better: bool,
+    /// What the figure is to be to that of the best peer: with rustls' records, and with the relay's own.
+    pub aim: Option<(f64, f64)>,
 }
 
 impl Column {
     pub const fn more(title: &'static str, digits: usize) -> Self {
-        Self { title, digits, is_more_better: true }
+        Self { title, digits, is_more_better: true, aim: None }
     }
 
     pub const fn less(title: &'static str, digits: usize) -> Self {
-        Self { title, digits, is_more_better: false }
+        Self { title, digits, is_more_better: false, aim: None }
+    }
+
+    pub const fn aims(self, ours: f64, in_place: f64) -> Self {
+        Self { aim: Some((ours, in_place)), ..self }
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod counts;
 mod figures;
 mod guard;
 mod measures;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     }
     let options = match options::parse(&arguments) {
         Ok(Asked::Measure(options)) => options,
+        Ok(Asked::Count) => return count(),
         Ok(Asked::Help(text)) => {
             println!("{text}");
             return ExitCode::SUCCESS;
@@ -51,6 +53,20 @@ fn main() -> ExitCode {
         }
     }
     if run(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Counts instructions; a failure where a bound does not hold.
+fn count() -> ExitCode {
+    match counts::judge() {
+        Ok((lines, all_hold)) => {
+            println!("{}", lines.join("\n"));
+            if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(lacking) => {
+            eprintln!("{lacking}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// False where a bound does not hold.

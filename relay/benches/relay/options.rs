@@ -19,6 +19,8 @@ pub struct Options {
 
 pub enum Asked {
     Measure(Options),
+    /// Instructions, by callgrind.
+    Count,
     Help(String),
 }
 
@@ -31,6 +33,7 @@ Usage: cargo bench -p securelink-relay --bench relay -- [OPTIONS]
   --only SYSTEM,..    These systems
   --measures NAME,..  These measures
   --guard             A minute's worth of ours and copy; fails where their ratio is out of its bounds
+  --counts            Instructions by callgrind instead; fails where they are more than they may be
   --short             Less of everything: good to see that it works, too noisy to conclude from
   --rounds N          Rounds
   --write FOLDER      Write peers.md and peers.svg there
@@ -54,6 +57,7 @@ pub fn parse(arguments: &[String]) -> Result<Asked, String> {
             "--short" => short = true,
             "--peers" => peers = true,
             "--guard" => guard = true,
+            "--counts" => return Ok(Asked::Count),
             "--only" => only = Some(value()?),
             "--measures" => chosen = Some(value()?),
             "--rounds" => {

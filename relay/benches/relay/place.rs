@@ -53,14 +53,19 @@ pub fn describe() -> Vec<String> {
     let control = String::from_utf8_lossy(&control).trim_end_matches('\0').to_owned();
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let flags = cpu.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    // What AES-GCM can be made of: libraries differ in what they use.
+    let aes = ["aes", "vaes", "vpclmulqdq", "avx2", "avx512f"];
+    let aes: Vec<_> = aes.into_iter().filter(|flag| flags.split_whitespace().any(|has| has == *flag)).collect();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let memory = read("/proc/meminfo");
     let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or("unknown");
     vec![
         format!("place: {} network namespace, loopback, {control}", if is_own() { "own" } else { "shared" }),
         format!(
-            "machine: {cores} cores, {}, {}, Linux {}",
+            "machine: {cores} cores, {} ({}), {}, Linux {}",
             model.trim_start_matches([' ', '\t', ':']),
+            aes.join(" "),
             memory.trim(),
             read("/proc/sys/kernel/osrelease").trim()
         ),

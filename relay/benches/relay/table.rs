@@ -23,10 +23,12 @@ pub fn markdown(results: &Results) -> String {
         let _ = writeln!(text, "\nFailed: {failure}.");
     }
     if results.systems.iter().any(|kind| kind.is_peer()) {
-        text += "\nOurs to the best peer of this run. *again* is how far the same pair twice lies apart: less than that is no difference.\n\n";
-        let head = ["best peer", "ours / best", "again", "", "in-place / best"];
+        text += "\nOurs to the best peer of this run. *again* is how far the same pair twice lies apart. A verdict has a question mark \
+                 where the ratio is as near to its aim as that, or where one round of either would have turned it.\n\n";
+        let head = ["best peer", "again", "ours / best", "aim", "", "in-place / best", "aim", ""];
         row(&mut text, "", head.iter().map(|title| (*title).to_owned()));
-        row(&mut text, "---", ["---", "---:", "---:", "---", "---:"].iter().map(|rule| (*rule).to_owned()));
+        let rules = ["---", "---:", "---:", "---:", "---", "---:", "---:", "---"];
+        row(&mut text, "---", rules.iter().map(|rule| (*rule).to_owned()));
         for column in &results.columns {
             if let Some(cells) = beside_best(results, column) {
                 row(&mut text, column.title, cells.into_iter());
@@ -48,21 +50,34 @@ fn cell(column: &Column, Summary { median, low, high }: Summary) -> String {
     format!("{median:.digits$} ±{:.0}", (high - low) / 2.0 / median * 100.0)
 }
 
-fn beside_best(results: &Results, column: &Column) -> Option<[String; 5]> {
+fn beside_best(results: &Results, column: &Column) -> Option<[String; 8]> {
     let (best, theirs) = results.best_peer(column)?;
-    let ours = results.of(Kind::Ours, column)?;
     let noise = results.noise(column);
-    let ratio = ours.median / theirs.median;
-    let verdict = match noise {
-        _ if !ratio.is_finite() => "",
-        Some(noise) if (ratio - 1.0).abs() <= noise => "equal",
-        _ if (ratio > 1.0) == column.is_more_better => "better",
-        _ => "worse",
+    let beside = |kind: Kind, aim: Option<f64>| {
+        let Some(found) = results.of(kind, column).filter(|_| theirs.median > 0.0) else {
+            return ["-", "-", ""].map(str::to_owned);
+        };
+        let (ratio, aimed) = (found.median / theirs.median, aim.map_or("-".to_owned(), |aim| format!("{aim}")));
+        let verdict = aim.map_or("", |aim| verdict(column, (found, theirs), aim, noise.unwrap_or_default()));
+        [format!("{ratio:.2}"), aimed, verdict.to_owned()]
     };
-    let show = |ratio: f64| if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() };
-    let in_place = results.of(Kind::InPlace, column).map_or("-".to_owned(), |it| show(it.median / theirs.median));
+    let ([ours, aim, verdict], [in_place, faster, other]) =
+        (beside(Kind::Ours, column.aim.map(|(aim, _)| aim)), beside(Kind::InPlace, column.aim.map(|(_, aim)| aim)));
     let noise = noise.map_or("-".to_owned(), |noise| format!("{:.1} %", noise * 100.0));
-    Some([best.name().to_owned(), show(ratio), noise, verdict.to_owned(), in_place])
+    Some([best.name().to_owned(), noise, ours, aim, verdict, in_place, faster, other])
+}
+
+/// Whether a ratio is what it is to be, and whether that is sure.
+fn verdict(column: &Column, (ours, theirs): (Summary, Summary), aim: f64, noise: f64) -> &'static str {
+    let ratio = ours.median / theirs.median;
+    let (least, most) = (ours.low / theirs.high, ours.high / theirs.low);
+    let is_unsure = (ratio / aim - 1.0).abs() <= noise || (least < aim && aim < most);
+    match (if column.is_more_better { ratio >= aim } else { ratio <= aim }, is_unsure) {
+        (true, false) => "met",
+        (true, true) => "met?",
+        (false, true) => "missed?",
+        (false, false) => "missed",
+    }
 }
 
 /// Writes the page: what it was measured on, and the tables.

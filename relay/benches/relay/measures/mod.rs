@@ -2,6 +2,7 @@
 
 mod bulk;
 mod cut;
+mod flooded;
 mod pings;
 mod stalled;
 mod streams;
@@ -36,7 +37,7 @@ impl Plan {
         Self { rounds: 5, bulk_mib: 1024, pings: 20_000, time: Duration::from_secs(2), idle: 5_000, cut: 10_000 };
 }
 
-/// Something that is measured.
+/// Something that is measured. Aims are ratios to the best peer.
 pub struct Measure {
     pub name: &'static str,
     pub about: &'static str,
@@ -52,6 +53,7 @@ enum What {
     Beside,
     Streams,
     Stalled,
+    Flooded,
     Renewal,
     Idle,
     Cut,
@@ -63,43 +65,46 @@ pub const MEASURES: &[Measure] = &[
         about: "MiB/s and CPU of both relays, 1, 16 and 64 streams at once, client to service (up) and back (down)",
         what: What::Bulk,
         columns: &[
-            Column::more("1 up MiB/s", 0),
-            Column::less("1 up CPU s/GiB", 2),
-            Column::more("1 down MiB/s", 0),
-            Column::less("1 down CPU s/GiB", 2),
-            Column::more("16 up MiB/s", 0),
-            Column::more("16 down MiB/s", 0),
-            Column::more("64 up MiB/s", 0),
-            Column::more("64 down MiB/s", 0),
+            Column::more("1 up MiB/s", 0).aims(1.0, 1.25),
+            Column::less("1 up CPU s/GiB", 2).aims(1.0, 0.75),
+            Column::more("1 down MiB/s", 0).aims(1.0, 1.25),
+            Column::less("1 down CPU s/GiB", 2).aims(1.0, 0.75),
+            Column::more("16 up MiB/s", 0).aims(1.0, 1.25),
+            Column::more("16 down MiB/s", 0).aims(1.0, 1.25),
+            Column::more("64 up MiB/s", 0).aims(1.0, 1.25),
+            Column::more("64 down MiB/s", 0).aims(1.0, 1.25),
         ],
     },
     Measure {
         name: "ping",
         about: "64 bytes there and back on one connection",
         what: What::Ping,
-        columns: &[Column::less("ping p50 us", 0), Column::less("ping p99 us", 0)],
+        columns: &[Column::less("ping p50 us", 0).aims(1.0, 1.0), Column::less("ping p99 us", 0)],
     },
     Measure {
         name: "pings",
         about: "the same on 64 connections at once",
         what: What::Pings,
         columns: &[
-            Column::more("64 pings krps", 1),
+            Column::more("64 pings krps", 1).aims(0.9, 0.9),
             Column::less("64 pings p50 us", 0),
-            Column::less("64 pings p99 us", 0),
+            Column::less("64 pings p99 us", 0).aims(1.0, 1.0),
         ],
     },
     Measure {
         name: "beside",
         about: "ping on one connection while another one uploads",
         what: What::Beside,
-        columns: &[Column::less("ping beside bulk p50 us", 0), Column::less("ping beside bulk p99 us", 0)],
+        columns: &[
+            Column::less("ping beside bulk p50 us", 0).aims(1.0, 1.0),
+            Column::less("ping beside bulk p99 us", 0).aims(1.0, 1.0),
+        ],
     },
     Measure {
         name: "streams",
         about: "16 clients, each: connect, a byte there and back, both ends finish",
         what: What::Streams,
-        columns: &[Column::more("new streams/s", 0), Column::less("CPU us/new stream", 0)],
+        columns: &[Column::more("new streams/s", 0).aims(2.5, 2.5), Column::less("CPU us/new stream", 0)],
     },
     Measure {
         name: "stalled",
@@ -108,6 +113,17 @@ pub const MEASURES: &[Measure] = &[
         columns: &[
             Column::more("down beside 8 stalled, % of alone", 0),
             Column::less("ping beside 8 stalled p99 us", 0),
+        ],
+    },
+    Measure {
+        name: "flooded",
+        about: "pings, and new streams one after the other, beside strangers at the listener to which the other relay comes",
+        what: What::Flooded,
+        columns: &[
+            Column::less("ping p99 beside a flood us", 0),
+            Column::less("ping p99 beside a flood, % of alone", 0),
+            Column::less("new stream p99 beside a flood us", 0),
+            Column::less("new stream p99 beside a flood, % of alone", 0),
         ],
     },
     Measure {
@@ -141,7 +157,7 @@ impl Measure {
         match self.what {
             What::Cut => kind.is_ours(),
             What::Idle => kind != Kind::Direct,
-            What::Renewal => !matches!(kind, Kind::Direct | Kind::Copy),
+            What::Renewal | What::Flooded => !matches!(kind, Kind::Direct | Kind::Copy),
             _ => true,
         }
     }
@@ -216,6 +232,7 @@ async fn figures(what: What, plan: &Plan, systems: &mut [System]) -> io::Result<
         What::Beside => pings::beside(plan, system).await,
         What::Streams => streams::opening(plan, system).await,
         What::Stalled => stalled::measure(plan, system).await,
+        What::Flooded => flooded::measure(plan, system).await,
         What::Renewal => streams::renewal(plan, system).await,
         What::Idle => streams::idle(plan, system).await,
         What::Cut => cut::measure(plan, systems).await,

@@ -3,7 +3,7 @@
 
 pub mod install;
 mod organization;
-mod ours;
+pub mod ours;
 mod peers;
 
 use std::net::{SocketAddr, TcpListener};
@@ -93,6 +93,11 @@ impl Kind {
         matches!(self, Self::Ours | Self::Again | Self::InPlace)
     }
 
+    /// By what name its relays speak to each other; none where TLS is not told.
+    pub const fn alpn(self) -> &'static str {
+        if self.is_ours() { "securelink/1" } else { "" }
+    }
+
     /// What it says of its version.
     pub fn version(self) -> Option<String> {
         self.is_peer().then(|| format!("{}: {}", self.name(), peers::version(self)))
@@ -104,6 +109,8 @@ pub struct System {
     pub kind: Kind,
     /// Where the client connects.
     pub address: SocketAddr,
+    /// Where the client's relay comes to the other one, by TLS.
+    pub listener: Option<SocketAddr>,
     /// The client's side first.
     relays: Vec<Process>,
     side: Side,
@@ -134,7 +141,7 @@ impl System {
     pub async fn start(kind: Kind, service: SocketAddr) -> Self {
         let system = match kind {
             Kind::Ours | Kind::Again | Kind::InPlace => ours::start(kind, service).await,
-            Kind::Direct => Self { kind, address: service, relays: vec![], side: Side::Plain },
+            Kind::Direct => Self { kind, address: service, listener: None, relays: vec![], side: Side::Plain },
             Kind::Copy => copy(service),
             _ => peers::start(kind, service),
         };
@@ -180,7 +187,7 @@ fn copy(service: SocketAddr) -> System {
     let mut there = Process::play("copy", &[&service.to_string()]);
     let mut here = Process::play("copy", &[&there.line()]);
     let address = here.line().parse().unwrap();
-    System { kind: Kind::Copy, address, relays: vec![here, there], side: Side::Plain }
+    System { kind: Kind::Copy, address, listener: None, relays: vec![here, there], side: Side::Plain }
 }
 
 /// A port of loopback that nobody listens on.

@@ -2,40 +2,61 @@
 
 use std::net::SocketAddr;
 
+use securelink_relay::Relay;
 use serde_json::{Value, json};
 
 use super::organization::Organization;
 use super::{Kind, LOOK_EVERY, Side, System, free_port};
 use crate::process::Process;
+use crate::roles;
 
 /// Whose relays they are.
 pub struct Pair([Organization; 2]);
 
 /// Two relays; ready when a round trip was made.
 pub async fn start(kind: Kind, service: SocketAddr) -> System {
-    let pair = Pair(Organization::two());
-    let ports = [free_port(), free_port()];
-    let import = json!({"imports": [
-        {"name": "bench", "slot": 0, "listen": "127.0.0.1:0", "dataClass": "strategic"}]});
-    let target = json!({"host": service.ip(), "port": service.port()});
-    let export = json!({"exports": [{"name": "bench", "target": target, "dataClass": "strategic"}]});
-    let mut relays: Vec<_> = [import, export]
-        .iter()
-        .enumerate()
-        .map(|(end, services)| {
-            let mut process = Process::play("relay", &[]);
-            process.ask(&pair.orders(kind, end, ports, services).to_string());
-            process
-        })
-        .collect();
+    let (pair, ports) = (Pair(Organization::two()), [free_port(), free_port()]);
+    let mut relays = Vec::new();
+    for orders in pair.orders(kind, ports, service) {
+        let mut process = Process::play("relay", &[]);
+        process.ask(&orders.to_string());
+        relays.push(process);
+    }
     let address = loop {
-        let report = relays[0].ask("{}");
-        if report["probe"]["lastSuccess"].is_u64() {
-            break report["imports"][0]["address"].as_str().unwrap().parse().unwrap();
+        if let Some(address) = ready(&relays[0].ask("{}")) {
+            break address;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };
-    System { kind, address, relays, side: Side::Ours(Box::new(pair)) }
+    let listener = Some(SocketAddr::from(([127, 0, 0, 1], ports[1])));
+    System { kind, address, listener, relays, side: Side::Ours(Box::new(pair)) }
+}
+
+/// Two relays of this process.
+pub struct Here {
+    /// Where the client connects.
+    pub address: SocketAddr,
+    _relays: Vec<Relay>,
+}
+
+/// The same in this process; ready when a round trip was made.
+pub async fn start_here(kind: Kind, service: SocketAddr) -> Here {
+    let mut relays = Vec::new();
+    for orders in Pair(Organization::two()).orders(kind, [free_port(), free_port()], service) {
+        relays.push(roles::start(&orders).await);
+    }
+    loop {
+        if let Some(address) = ready(&serde_json::to_value(relays[0].report()).unwrap()) {
+            return Here { address, _relays: relays };
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Where the client connects, once a round trip was made.
+fn ready(report: &Value) -> Option<SocketAddr> {
+    report["probe"]["lastSuccess"].as_u64()?;
+    report["imports"][0]["address"].as_str()?.parse().ok()
 }
 
 /// Cuts the link at `relay`.
@@ -56,8 +77,16 @@ impl Pair {
         json!({"key": leaf.key().to_pem().as_str(), "chain": leaf.chain_pem()})
     }
 
-    /// All that the relay of one end needs to be told.
-    fn orders(&self, kind: Kind, end: usize, ports: [u16; 2], services: &Value) -> Value {
+    /// All that each relay needs to be told.
+    fn orders(&self, kind: Kind, ports: [u16; 2], service: SocketAddr) -> [Value; 2] {
+        let import = json!({"imports": [
+            {"name": "bench", "slot": 0, "listen": "127.0.0.1:0", "dataClass": "strategic"}]});
+        let target = json!({"host": service.ip(), "port": service.port()});
+        let export = json!({"exports": [{"name": "bench", "target": target, "dataClass": "strategic"}]});
+        [self.order(kind, 0, ports, &import), self.order(kind, 1, ports, &export)]
+    }
+
+    fn order(&self, kind: Kind, end: usize, ports: [u16; 2], services: &Value) -> Value {
         let (own, peer) = (&self.0[end], &self.0[1 - end]);
         let mut snapshot = json!({
             "format": 1,

@@ -50,7 +50,7 @@ pub fn start(kind: Kind, service: SocketAddr) -> System {
     let (here, there) = (Configured::new(kind, here, &there_root), Configured::new(kind, there, &here_root));
     let ports = [free_port(), free_port()].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let relays = vec![here.run(kind, ("here", ports[0]), ports[1]), there.run(kind, ("there", ports[1]), service)];
-    System { kind, address: ports[0], relays, side: Side::Peer(vec![here, there]) }
+    System { kind, address: ports[0], listener: Some(ports[1]), relays, side: Side::Peer(vec![here, there]) }
 }
 
 impl Configured {
