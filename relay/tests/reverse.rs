@@ -15,9 +15,12 @@ use support::intruder::{self, Heard};
 use support::{PATIENCE, Side, endpoint, export, import, link_cut, open, read_to_end, snapshot, turned_away};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+/// One crowd at a time: what is shown is how a relay bounds what it dials, not how this machine shares its cores.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// `open_side` listens and cannot dial; `shut_side` dials and has no listener at all.
 struct OneWay {
@@ -127,21 +130,20 @@ async fn what_is_not_exported_is_refused_on_a_reverse_connection_too() {
 async fn f87_parked_connections_that_are_used_up_in_a_loop_are_dialed_at_a_bounded_rate() {
     const PER_SECOND: u64 = 64;
     const ENOUGH: usize = 160;
+    let _alone = ALONE.lock().await;
     let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
     let for_open = snapshot(&org_open, &org_shut);
-    let parked = Arc::<AtomicUsize>::default();
-    let (counted, declared) = (Arc::clone(&parked), for_open.clone());
+    let parked = watch::Sender::new(0_usize);
+    let (counted, declared) = (parked.clone(), for_open.clone());
     let hostile = Acceptor::start((&org_open, &org_shut), &for_open, move |role, mut caller| {
-        let (counted, declared) = (Arc::clone(&counted), declared.clone());
+        let (counted, declared) = (counted.clone(), declared.clone());
         async move {
             match role {
                 Role::Control => {
                     caller.say(&Message::Want(Want { count: u16::MAX })).await;
                     control(caller, declared).await;
                 }
-                Role::Reverse => {
-                    counted.fetch_add(1, Ordering::SeqCst);
-                }
+                Role::Reverse => counted.send_modify(|count| *count += 1),
                 Role::Forward => {}
             }
         }
@@ -152,17 +154,30 @@ async fn f87_parked_connections_that_are_used_up_in_a_loop_are_dialed_at_a_bound
     for_shut.peer.endpoints = vec![hostile.endpoint.clone()];
     let start = Instant::now();
     let shut = Side::start(&org_shut, &org_open.domain, for_shut).await;
-    let consumed = async {
-        while parked.load(Ordering::SeqCst) < ENOUGH {
-            tokio::task::yield_now().await;
-        }
-        (parked.load(Ordering::SeqCst), start.elapsed())
-    };
-    let (dialed, took) = timeout(PATIENCE, consumed).await.expect("they are dialed again and again");
+    let mut parked = parked.subscribe();
+    let consumed = timeout(PATIENCE, parked.wait_for(|count| *count >= ENOUGH)).await;
+    let dialed = *consumed.expect("they are dialed again and again").unwrap();
+    let took = start.elapsed();
     // A second's worth at once, and then so many a second, however long this machine takes.
     let most = u64::try_from(took.as_millis()).unwrap() * PER_SECOND / 1000 + PER_SECOND;
     assert!(dialed as u64 <= most + 1, "{dialed} in {took:?}");
     assert!(shut.relay.report().peer.control_connections > 0, "the link itself stays");
+}
+
+/// One of so many, as long as it lives.
+struct OneOf(watch::Sender<usize>);
+
+impl OneOf {
+    fn new(all: &watch::Sender<usize>) -> Self {
+        all.send_modify(|count| *count += 1);
+        Self(all.clone())
+    }
+}
+
+impl Drop for OneOf {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// An acceptor that opens what nobody exports on each parked connection and keeps it from resting until very many others were
@@ -171,28 +186,29 @@ async fn f87_parked_connections_that_are_used_up_in_a_loop_are_dialed_at_a_bound
 async fn f87_parked_connections_that_are_used_for_nothing_are_only_so_many() {
     // What is parked without being asked for, and as many again as are parked at the most.
     const MOST: usize = 4 + 256;
-    const OPENED: usize = MOST + 20;
+    const AT_ONCE: usize = MOST + 20;
     // The relay waits longer than that for a refused stream's end.
     const HELD: Duration = Duration::from_secs(3);
+    let _alone = ALONE.lock().await;
     let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
     let for_open = snapshot(&org_open, &org_shut);
-    let parted = watch::Sender::new(false);
-    let (opened, resting) = (watch::Sender::new(0_usize), Arc::<AtomicUsize>::default());
+    let (parted, rest) = (watch::Sender::new(false), watch::Sender::new(false));
+    let (open, resting) = (watch::Sender::new(0_usize), Arc::<AtomicUsize>::default());
     let (told, counted, declared) = (parted.clone(), Arc::clone(&resting), for_open.clone());
-    let often = opened.clone();
+    let (all, may_rest) = (open.clone(), rest.subscribe());
     let hostile = Acceptor::start((&org_open, &org_shut), &for_open, move |role, mut caller| {
-        let (told, counted, declared, opened) = (told.clone(), Arc::clone(&counted), declared.clone(), often.clone());
+        let (told, counted, declared) = (told.clone(), Arc::clone(&counted), declared.clone());
+        let (all, mut may_rest) = (all.clone(), may_rest.clone());
         async move {
             match role {
                 Role::Control => control(caller, declared).await,
                 Role::Reverse => {
-                    opened.send_modify(|count| *count += 1);
+                    let _one = OneOf::new(&all);
                     let mut enough = false;
                     while !enough {
                         caller.say(&intruder::open("nothing")).await;
                         caller.hear_until(|heard| matches!(heard, Heard::Message(Message::Reject(_)))).await;
-                        let all = timeout(HELD, opened.subscribe().wait_for(|count| *count >= OPENED).map(drop)).await;
-                        enough = all.is_ok();
+                        enough = timeout(HELD, may_rest.wait_for(|may| *may)).await.is_ok();
                         counted.fetch_add(usize::from(enough), Ordering::SeqCst);
                         caller.say_idle(0, 0).await;
                         caller.hear_until(|heard| matches!(heard, Heard::Message(Message::Idle(_)))).await;
@@ -209,8 +225,9 @@ async fn f87_parked_connections_that_are_used_for_nothing_are_only_so_many() {
     for_shut.listen = None;
     for_shut.peer.endpoints = vec![hostile.endpoint.clone()];
     let _shut = Side::start(&org_shut, &org_open.domain, for_shut).await;
+    open.subscribe().wait_for(|count| *count >= AT_ONCE).await.unwrap();
+    rest.send_replace(true);
     // Sooner than by the patience of a minute that a few too many meet.
-    opened.subscribe().wait_for(|count| *count >= OPENED).await.unwrap();
     let left = timeout(PATIENCE / 2, parted.subscribe().wait_for(|parted| *parted)).await.map(|left| left.map(drop));
     left.expect("one too many leaves").unwrap();
     let resting = resting.load(Ordering::SeqCst);
@@ -222,6 +239,7 @@ async fn f87_parked_connections_that_are_used_for_nothing_are_only_so_many() {
 async fn f87_a_replica_that_uses_up_all_that_is_parked_starves_no_sibling() {
     const WANTED: u16 = 16;
     const A_SECONDS_WORTH: usize = 64;
+    let _alone = ALONE.lock().await;
     let (org_open, org_shut) = (Organization::new("open.example"), Organization::new("shut.example"));
     let for_open = snapshot(&org_open, &org_shut);
     let used_up = watch::Sender::new(0_usize);

@@ -120,14 +120,18 @@ fn encode(amount: u64) {
     let (messages, mut bytes) = (messages(), Vec::with_capacity(1024));
     for _ in 0..amount {
         bytes.clear();
-        black_box(&messages).iter().for_each(|message| message.encode(&mut bytes));
+        for message in black_box(&messages) {
+            message.encode(&mut bytes);
+        }
         black_box(&bytes);
     }
 }
 
 fn decode(amount: u64) {
     let mut bytes = Vec::new();
-    messages().iter().for_each(|message| message.encode(&mut bytes));
+    for message in messages() {
+        message.encode(&mut bytes);
+    }
     for _ in 0..amount {
         let mut rest = black_box(&bytes[..]);
         while let Some((header, behind)) = rest.split_first_chunk() {
