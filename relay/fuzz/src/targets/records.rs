@@ -5,16 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::{
-    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, InvalidMessage, PeerMisbehaved,
-    ServerConfig, ServerConnection, SignatureScheme, SupportedCipherSuite, version,
+    ClientConfig, ClientConnection, Connection, Error, InvalidMessage, PeerMisbehaved, ServerConfig, ServerConnection,
+    SupportedCipherSuite, version,
 };
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use securelink_pki::testing::Organization;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use securelink_pki::testing::{Anyone, Organization};
 use securelink_relay::fuzzing::records::{End, Read, Shaking};
 
 use super::script::Script;
@@ -359,48 +358,10 @@ fn configs_for(
     let server = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let server = server.with_protocol_versions(&[&version::TLS13]).expect("a version").with_no_client_auth();
     let mut server = server.with_single_cert(chain, key).expect("a key that fits");
-    let client = ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let client = ClientConfig::builder_with_provider(provider);
     let client = client.with_protocol_versions(&[&version::TLS13]).expect("a version").dangerous();
-    let mut client = client.with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth();
+    let mut client = client.with_custom_certificate_verifier(Arc::new(Anyone)).with_no_client_auth();
     client.resumption = Resumption::disabled();
     (client.enable_secret_extraction, server.enable_secret_extraction) = (true, true);
     (Arc::new(client), Arc::new(server))
-}
-
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::HandshakeNotComplete)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
