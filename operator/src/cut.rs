@@ -77,7 +77,7 @@ impl Pending {
             }
             Change::Identity(at) => {
                 if !world.sources.caches.declared.has_identity(&at) {
-                    world.prune();
+                    world.forget_identity(&at);
                 }
                 self.all(world, |link| link.namespace == at.namespace);
             }
@@ -249,6 +249,15 @@ mod tests {
             Pending::default().add(&world, change);
             assert!(world.looked.get(&at, &versions, now).is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_identity_ever_had_costs_no_look_at_the_others() {
+        let of = |name: &str| LinkRef { namespace: "liaison".to_owned(), name: name.to_owned() };
+        let (world, versions, now) = (testing::alone(), (None, None), Timestamp::now());
+        world.looked.keep(&of("default"), versions.clone(), Issuer::default(), now);
+        Pending::default().add(&world, Change::Identity(of("ghost")));
+        assert!(world.looked.get(&of("default"), &versions, now).is_some(), "all were gone through");
     }
 
     #[test]

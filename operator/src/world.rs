@@ -53,6 +53,14 @@ pub struct World {
 }
 
 impl World {
+    /// Forgets an identity that is gone: its keys, what was written of it, its failures. Takes no look at all the others: whoever
+    /// may label Secrets names identities that never were, as often as they like.
+    pub fn forget_identity(&self, at: &LinkRef) {
+        self.looked.forget(at);
+        self.identities.forget(at);
+        self.failures.succeeded("LinkIdentity", at);
+    }
+
     /// Forgets the failures of objects that are gone, and the keys of identities.
     pub fn prune(&self) {
         let declared = &self.sources.caches.declared;

@@ -44,6 +44,11 @@ impl Looked {
         issuer
     }
 
+    /// Forgets one that is gone.
+    pub fn forget(&self, identity: &LinkRef) {
+        self.lock().remove(identity);
+    }
+
     /// Forgets all identities but these.
     pub fn retain(&self, is_there: impl Fn(&LinkRef) -> bool) {
         self.lock().retain(|identity, _| is_there(identity));
