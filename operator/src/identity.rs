@@ -88,12 +88,20 @@ pub fn issuer(
     let stored = stored(at, world);
     let is_built_in = declared.identity.as_ref().is_some_and(|identity| identity.spec.issuer.built_in.is_some());
     let versions = (declared.object.resource_version(), stored.as_ref().and_then(|secret| secret.resource_version()));
-    // Of keys that others give, more than these versions decides.
     if is_built_in && let Some(known) = world.looked.get(at, &versions, now) {
         return Ok(Some(known));
     }
-    let found = judge((at, world), declared, stored.as_deref(), Hands::Looking, now)?;
-    Ok(found.map(|issuer| world.looked.keep(at, versions, issuer, now)))
+    let Some(found) = judge((at, world), declared, stored.as_deref(), Hands::Looking, now)? else { return Ok(None) };
+    // Of keys that others give, more than these versions decides: nobody would ask for them.
+    if !is_built_in {
+        return Ok(Some(Arc::new(found)));
+    }
+    let kept = world.looked.keep(at, versions, found, now);
+    // It may have ended since it was read, and been forgotten before this.
+    if !world.sources.caches.declared.has_identity(at) {
+        world.looked.forget(at);
+    }
+    Ok(Some(kept))
 }
 
 fn judge(
@@ -341,4 +349,65 @@ async fn finalizers(at: &LinkRef, world: &World, declared: &DeclaredIdentity, ou
 
 fn api(at: &LinkRef, world: &World) -> Api<DynamicObject> {
     Api::namespaced_with(world.client.clone(), &at.namespace, &ApiResource::erase::<LinkIdentity>(&()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::testing::{Asked, Server, list};
+    use crate::world::testing;
+
+    fn at() -> LinkRef {
+        LinkRef { namespace: "liaison".to_owned(), name: "default".to_owned() }
+    }
+
+    fn declared(issuer: &Value) -> Value {
+        json!({
+            "apiVersion": format!("{GROUP}/{VERSION}"), "kind": "LinkIdentity",
+            "metadata": { "name": "default", "namespace": "liaison", "uid": "u-1", "resourceVersion": "7" },
+            "spec": { "trustDomain": "interpol.example", "issuer": issuer },
+        })
+    }
+
+    /// A world that has seen all that the API server lists.
+    async fn seen(server: &Server) -> World {
+        let world = testing::with(server.client.clone());
+        let mut changes = world.hub.listen();
+        world.sources.caches.ready().await;
+        let requests = world.sources.caches.certificate_requests("liaison");
+        while requests.access() == Access::Starting {
+            changes.next().await.unwrap();
+        }
+        world
+    }
+
+    #[tokio::test]
+    async fn only_keys_that_are_asked_for_again_are_kept_and_only_while_their_identity_is_there() {
+        let cert_manager = json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } });
+        let rows = [
+            (json!({ "builtIn": {} }), true, true),
+            (json!({ "builtIn": {} }), false, false),
+            (cert_manager, true, false),
+        ];
+        for (issued_by, is_there, kept) in rows {
+            let written = declared(&issued_by);
+            let items = if is_there { json!([written]) } else { json!([]) };
+            let none = json!([]);
+            let answers = move |asked: &Asked| {
+                let is_wanted = asked.path.ends_with("/linkidentities");
+                (200, list(if is_wanted { &items } else { &none }))
+            };
+            let server = Server::new(answers).await;
+            let (world, now) = (seen(&server).await, Timestamp::now());
+            let identity = serde_json::from_value(written.clone()).unwrap();
+            let object = Arc::new(serde_json::from_value(written).unwrap());
+            let read = DeclaredIdentity { object, identity: Some(identity) };
+            assert!(issuer(&at(), &world, &read, now).unwrap().is_some());
+            let found = world.looked.get(&at(), &(Some("7".to_owned()), None), now).is_some();
+            assert_eq!(found, kept, "{issued_by}, which is there: {is_there}");
+        }
+    }
 }

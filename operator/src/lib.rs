@@ -25,6 +25,9 @@ pub mod requests;
 mod run;
 pub mod settings;
 mod sound;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
 pub mod traces;
 pub mod update_status;
 pub mod withdrawn;

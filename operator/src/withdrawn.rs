@@ -118,40 +118,18 @@ impl Asked<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::convert::Infallible;
-
-    use bytes::Bytes;
-    use http_body_util::Full;
-    use hyper::server::conn::http1;
-    use hyper::service::service_fn;
-    use hyper::{Request, Response};
-    use hyper_util::rt::TokioIo;
-    use kube::Config;
     use serde_json::{Value, json};
-    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::testing::{Server, list};
 
     /// An API server that answers these paths, and with a fault all others.
-    async fn server(answers: impl Fn(&str) -> Option<Value> + Clone + Send + 'static) -> Client {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let answers = answers.clone();
-                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                    let found = answers(request.uri().path());
-                    let status = if found.is_some() { 200 } else { 500 };
-                    let mut answer = Response::new(Full::new(Bytes::from(found.unwrap_or_default().to_string())));
-                    *answer.status_mut() = status.try_into().unwrap();
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-            }
-        });
-        let mut config = Config::new(format!("http://{address}").parse().unwrap());
-        config.default_retry = false;
-        Client::try_from(config).unwrap()
+    async fn server(answers: impl Fn(&str) -> Option<Value> + Send + Sync + 'static) -> Client {
+        let answers = move |asked: &crate::testing::Asked| {
+            let found = answers(&asked.path);
+            (if found.is_some() { 200 } else { 500 }, found.unwrap_or_default())
+        };
+        Server::new(answers).await.client
     }
 
     fn ids(ids: &[&str]) -> BTreeSet<String> {
@@ -170,10 +148,6 @@ mod tests {
 
     const CUTS: &str = "/apis/securelink.dev/v1alpha1/namespaces/liaison/linkcuts";
     const POLICIES: &str = "/apis/securelink.dev/v1alpha1/linkpolicies";
-
-    fn list(items: &Value) -> Value {
-        json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items})
-    }
 
     #[tokio::test]
     async fn a_cut_is_released_only_when_the_api_server_says_that_its_object_is_gone() {

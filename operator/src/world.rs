@@ -124,7 +124,11 @@ pub(crate) mod testing {
 
     /// One whose API server nobody reaches: nothing is seen, nothing can be written.
     pub(crate) fn alone() -> World {
-        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        with(Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap())
+    }
+
+    /// One with this API server.
+    pub(crate) fn with(client: Client) -> World {
         let (hub, (metrics, _), stop) = (Hub::default(), Metrics::new(), CancellationToken::new());
         let config = json!({ "image": "securelink:1", "operatorLabels": {} });
         let config: settings::Config = serde_json::from_value(config).unwrap();
