@@ -129,10 +129,15 @@ async fn a_built_in_root_is_followed_by_another_and_partners_who_pin_the_old_one
 
 async fn cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used(plane: &Plane) -> Result<()> {
     let (site, proxy, operator) = plane.leading().await?;
-    let issuer = json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } });
-    let spec = json!({ "trustDomain": "interpol.example", "issuer": issuer });
+    let spec = json!({ "trustDomain": "interpol.example", "issuer": by_cert_manager() });
     site.links.create::<LinkIdentity>(json!({ "metadata": { "name": "default" }, "spec": spec })).await?;
     site.link("europol").await?;
+    let not_listed = |it: &Condition| it.reason == "IssuerFailed" && it.message.contains("certManager.issuers");
+    told(&site, "say that the issuer is not listed", not_listed).await?;
+    operator.stop().await?;
+    let site = listing(&site).await?;
+    let mut operator = site.operator(&proxy, "two").await?;
+    operator.leads().await?;
     let absent = |it: &Condition| it.message.contains("install cert-manager");
     told(&site, "say that there is no cert-manager", absent).await?;
     site.apply(&certificate_requests()).await?;
@@ -174,6 +179,22 @@ async fn cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used(pla
 
 /// The group of cert-manager.
 const CERT_MANAGER: &str = "cert-manager.io/v1";
+
+/// Signed by an Issuer of the identity's namespace.
+fn by_cert_manager() -> Value {
+    json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } })
+}
+
+/// The same installation, after an upgrade to values that list that issuer.
+async fn listing<'a>(site: &Site<'a>) -> Result<Site<'a>> {
+    let issuer = json!([{ "kind": "Issuer", "name": "partner-ca", "namespace": site.links.name }]);
+    let value = format!("certManager.issuers={issuer}");
+    let more = ["--set-json", value.as_str()];
+    for role in site.rendered(&more)?.iter().filter(|object| object["kind"] == "ClusterRole") {
+        site.apply(role).await?;
+    }
+    site.with_values(&more)
+}
 
 /// The kind by which cert-manager is asked, without what only cert-manager itself looks at.
 fn certificate_requests() -> Value {

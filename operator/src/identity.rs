@@ -134,28 +134,45 @@ fn judge(
                 given::issuer(asked, found.as_deref(), now)
             }
         }
-    } else {
-        let requests = world.sources.caches.certificate_requests(&at.namespace);
+    } else if let Some(cert_manager) = &kinds.cert_manager {
         let asked = Asked { identity, traces: recorded, place: &place(at, world) };
-        match requests.access() {
-            Access::Starting => return Err(starting()),
-            // What was signed goes on, and nothing is asked.
-            Access::Denied(denial) => {
-                let mut issuer =
-                    cert_manager::issuer(asked, Kept::read(stored), |_| Answer::Absent, (Hands::Looking, now));
-                issuer.ask = None;
-                if issuer.intermediate.as_ref().is_none_or(|held| held.due() <= now) {
-                    issuer.failure = Some(not_granted(&at.namespace, &denial));
-                }
-                issuer
-            }
-            Access::Ready => {
-                let answer = |name: &str| Answer::read(requests.get(&at.namespace, name).as_deref());
-                cert_manager::issuer(asked, Kept::read(stored), answer, (hands, now))
-            }
+        let issuer_ref = &cert_manager.issuer_ref;
+        if world.listed.iter().any(|listed| listed.is(&at.namespace, issuer_ref)) {
+            by_cert_manager((at, world), asked, stored, hands, now)?
+        } else {
+            Issuer::failed(recorded.root, cert_manager::not_listed(&at.namespace, issuer_ref))
         }
+    } else {
+        return Ok(None);
     };
     Ok(Some(issuer))
+}
+
+/// The issuer of an identity whose own is listed.
+fn by_cert_manager(
+    (at, world): (&LinkRef, &World),
+    asked: Asked<'_>,
+    stored: Option<&Secret>,
+    hands: Hands,
+    now: Timestamp,
+) -> Result<Issuer, NotYet> {
+    let requests = world.sources.caches.certificate_requests(&at.namespace);
+    match requests.access() {
+        Access::Starting => Err(NotYet::Starting(at.namespace.clone())),
+        // What was signed goes on, and nothing is asked.
+        Access::Denied(denial) => {
+            let mut issuer = cert_manager::issuer(asked, Kept::read(stored), |_| Answer::Absent, (Hands::Looking, now));
+            issuer.ask = None;
+            if issuer.intermediate.as_ref().is_none_or(|held| held.due() <= now) {
+                issuer.failure = Some(not_granted(&at.namespace, &denial));
+            }
+            Ok(issuer)
+        }
+        Access::Ready => {
+            let answer = |name: &str| Answer::read(requests.get(&at.namespace, name).as_deref());
+            Ok(cert_manager::issuer(asked, Kept::read(stored), answer, (hands, now)))
+        }
+    }
 }
 
 fn not_granted(namespace: &str, denial: &Denial) -> (Reason, String) {
@@ -354,6 +371,7 @@ fn api(at: &LinkRef, world: &World) -> Api<DynamicObject> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use hyper::Method;
     use serde_json::Value;
 
     use super::*;
@@ -372,6 +390,11 @@ mod tests {
         })
     }
 
+    fn read(written: Value) -> DeclaredIdentity {
+        let identity = serde_json::from_value(written.clone()).unwrap();
+        DeclaredIdentity { object: Arc::new(serde_json::from_value(written).unwrap()), identity: Some(identity) }
+    }
+
     /// A world that has seen all that the API server lists.
     async fn seen(server: &Server) -> World {
         let world = testing::with(server.client.clone());
@@ -382,6 +405,20 @@ mod tests {
             changes.next().await.unwrap();
         }
         world
+    }
+
+    #[tokio::test]
+    async fn f49_an_issuer_that_is_not_listed_signs_nothing_and_its_requests_are_not_even_watched() {
+        let server = Server::new(|_| (200, list(&json!([])))).await;
+        let world = testing::with(server.client.clone());
+        let written = declared(&json!({ "certManager": { "issuerRef": { "name": "corp", "kind": "ClusterIssuer" } } }));
+        let found = issuer(&at(), &world, &read(written), Timestamp::now()).unwrap().unwrap();
+        let (reason, why) = found.failure.clone().unwrap();
+        assert_eq!((reason, found.intermediate.is_none(), found.ask.is_none()), (Reason::IssuerFailed, true, true));
+        assert!(why.contains("ClusterIssuer corp") && why.contains("; add {group: cert-manager.io, "), "{why}");
+        world.sources.caches.ready().await;
+        let asked = server.asked(&Method::GET);
+        assert!(asked.iter().all(|asked| !asked.path.contains("certificaterequests")), "{asked:?}");
     }
 
     #[tokio::test]
@@ -402,10 +439,7 @@ mod tests {
             };
             let server = Server::new(answers).await;
             let (world, now) = (seen(&server).await, Timestamp::now());
-            let identity = serde_json::from_value(written.clone()).unwrap();
-            let object = Arc::new(serde_json::from_value(written).unwrap());
-            let read = DeclaredIdentity { object, identity: Some(identity) };
-            assert!(issuer(&at(), &world, &read, now).unwrap().is_some());
+            assert!(issuer(&at(), &world, &read(written), now).unwrap().is_some());
             let found = world.looked.get(&at(), &(Some("7".to_owned()), None), now).is_some();
             assert_eq!(found, kept, "{issued_by}, which is there: {is_there}");
         }

@@ -92,6 +92,7 @@ pub async fn run(arguments: Arguments, config: Config, cuts: Handle, stop: Cance
         recorder: Recorder::new(writes.clone(), reporter),
         client: writes,
         namespace: namespace.to_owned(),
+        listed: config.cert_manager.issuers,
         sources: Sources {
             caches,
             memory: crate::apply::Memory::default(),

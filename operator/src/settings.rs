@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use securelink_crds::IssuerRef;
 use securelink_crds::keys::NAMESPACE_NAME;
 use securelink_plan::{DnsServers, Installation};
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,43 @@ pub struct Config {
     /// How the log is written.
     #[serde(default)]
     pub log_format: LogFormat,
+    /// What cert-manager may be asked.
+    #[serde(default)]
+    pub cert_manager: CertManager,
+}
+
+/// What cert-manager may be asked.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertManager {
+    /// The issuers that identities may name. Nothing is asked of others.
+    #[serde(default)]
+    pub issuers: Vec<ListedIssuer>,
+}
+
+/// An issuer of cert-manager that identities may name.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ListedIssuer {
+    /// Its API group.
+    #[serde(default = "cert_manager_group")]
+    pub group: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The namespace of the identities that may name it; absent: all of them. An Issuer's is its own.
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+impl ListedIssuer {
+    /// Whether an identity of this namespace means it.
+    pub fn is(&self, namespace: &str, issuer: &IssuerRef) -> bool {
+        let (group, kind, name) = (&issuer.group, &issuer.kind, &issuer.name);
+        (&self.group, &self.kind, &self.name) == (group, kind, name)
+            && self.namespace.as_deref().is_none_or(|own| own == namespace)
+    }
 }
 
 /// Name servers that pods ask.
@@ -187,4 +225,39 @@ fn cluster_local() -> String {
 
 fn dns_port() -> u16 {
     53
+}
+
+fn cert_manager_group() -> String {
+    "cert-manager.io".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_listed_by_group_kind_name_and_the_namespace_of_who_asks() {
+        let listed = |yaml: &str| serde_saphyr::from_str::<ListedIssuer>(yaml);
+        let (everywhere, here) =
+            ("{kind: ClusterIssuer, name: links}", "{kind: Issuer, name: links, namespace: liaison}");
+        let issuer = |group: &str, kind: &str, name: &str| IssuerRef {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        };
+        let own = "cert-manager.io";
+        let rows = [
+            (everywhere, "liaison", issuer(own, "ClusterIssuer", "links"), true),
+            (everywhere, "desk", issuer(own, "ClusterIssuer", "links"), true),
+            (everywhere, "liaison", issuer(own, "ClusterIssuer", "corp"), false),
+            (everywhere, "liaison", issuer(own, "Issuer", "links"), false),
+            (everywhere, "liaison", issuer("other.example", "ClusterIssuer", "links"), false),
+            (here, "liaison", issuer(own, "Issuer", "links"), true),
+            (here, "desk", issuer(own, "Issuer", "links"), false),
+        ];
+        for (yaml, namespace, issuer, wanted) in rows {
+            assert_eq!(listed(yaml).unwrap().is(namespace, &issuer), wanted, "{yaml}: {issuer:?} in {namespace}");
+        }
+        assert!(listed("{kind: ClusterIssuer, nam: links}").is_err() && listed("{name: links}").is_err());
+    }
 }

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::newest::Newest;
 use crate::relays::Relays;
 use crate::requests::Requests;
+use crate::settings::ListedIssuer;
 use crate::update_status::Written;
 
 /// Between an error and the next attempt, doubled from the first to the last for each object.
@@ -28,6 +29,8 @@ pub struct World {
     pub client: Client,
     /// Its own namespace.
     pub namespace: String,
+    /// The issuers of cert-manager that may be asked.
+    pub listed: Vec<ListedIssuer>,
     /// What is known.
     pub sources: Sources,
     /// What changes.
@@ -130,11 +133,13 @@ pub(crate) mod testing {
     /// One with this API server.
     pub(crate) fn with(client: Client) -> World {
         let (hub, (metrics, _), stop) = (Hub::default(), Metrics::new(), CancellationToken::new());
-        let config = json!({ "image": "securelink:1", "operatorLabels": {} });
+        let issuers = json!([{ "kind": "Issuer", "name": "partner-ca", "namespace": "liaison" }]);
+        let config = json!({ "image": "securelink:1", "operatorLabels": {}, "certManager": { "issuers": issuers } });
         let config: settings::Config = serde_json::from_value(config).unwrap();
         let controller = Arc::new(Controller::new(ControlAuthority::generate(Timestamp::now()).unwrap()));
         World {
             namespace: "securelink".to_owned(),
+            listed: config.cert_manager.issuers.clone(),
             sources: Sources {
                 caches: Caches::start(&client, "securelink", &hub, &metrics, &stop),
                 memory: crate::apply::Memory::default(),

@@ -1,5 +1,11 @@
 {{- /* The operator's config.yaml. It refuses keys that it does not know, so a key here is a key there. */ -}}
 {{- define "securelink.config" -}}
+{{- range .Values.certManager.issuers }}
+{{- if and (eq .kind "Issuer") (not .namespace) }}
+{{- fail (printf "certManager.issuers names the Issuer %s without its namespace; add namespace, which is also that of the identities" .name) }}
+{{- end }}
+{{- end -}}
+certManager: {{ toJson .Values.certManager }}
 clusterCIDRs: {{ toJson .Values.clusterCIDRs }}
 clusterDomain: {{ .Values.clusterDomain | quote }}
 deniedCIDRs: {{ toJson .Values.deniedCIDRs }}

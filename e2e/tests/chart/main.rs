@@ -54,6 +54,7 @@ fn main() -> ExitCode {
             nobody_is_granted_what_would_grant_more
             the_operator_reads_no_secret_of_the_whole_cluster
             rights_follow_the_namespaces_of_the_values
+            cert_manager_can_be_asked_only_where_an_issuer_is_listed
             who_edits_workloads_cuts_nobody
         }
         objects {
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         schema {
             what_is_mistyped_is_refused_by_name
             the_operators_own_namespace_is_no_place_for_links
+            an_issuer_of_a_namespace_is_listed_with_it
             every_object_of_the_schema_is_closed
             schema_and_values_name_the_same_keys
             every_value_is_explained

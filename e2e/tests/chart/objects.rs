@@ -109,6 +109,7 @@ pub fn the_operators_configuration_is_made_of_the_values(tools: &Tools) {
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "operatorLabels": own,
         "monitoring": [],
+        "certManager": {"issuers": []},
         "dns": [{"peers": [kube_dns], "port": 53}],
         "deniedCIDRs": [],
         "clusterCIDRs": [],
@@ -120,7 +121,7 @@ pub fn the_operators_configuration_is_made_of_the_values(tools: &Tools) {
 
     let full = config(&FULL);
     let values = yaml(&read(FULL[1]));
-    for key in ["clusterCIDRs", "clusterDomain", "deniedCIDRs", "dns", "ipv6", "monitoring"] {
+    for key in ["certManager", "clusterCIDRs", "clusterDomain", "deniedCIDRs", "dns", "ipv6", "monitoring"] {
         assert_eq!(full[key], values[key], "{key}");
     }
     assert_eq!(full["resources"]["limits"], values["relay"]["resources"]["limits"]);

@@ -120,6 +120,15 @@ pub fn rights_follow_the_namespaces_of_the_values(tools: &Tools) {
     assert_eq!(bound(&more), wanted.map(str::to_owned).into_iter().chain([own]).collect());
 }
 
+pub fn cert_manager_can_be_asked_only_where_an_issuer_is_listed(tools: &Tools) {
+    let asks = |more: &[&str]| {
+        let objects = tools.objects(more);
+        let rules: Vec<&Value> = roles(&objects).flat_map(rules).collect();
+        rules.iter().filter(|rule| words(&rule["apiGroups"]).contains("cert-manager")).count()
+    };
+    assert_eq!((asks(&[]), asks(&FULL)), (0, 1));
+}
+
 pub fn who_edits_workloads_cuts_nobody(tools: &Tools) {
     let people = documents(&tools.text("helm4", "securelink", &["--show-only", "templates/rbac/people.yaml"]));
     for role in roles(&people) {

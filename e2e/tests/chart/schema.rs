@@ -42,6 +42,19 @@ pub fn what_is_mistyped_is_refused_by_name(tools: &Tools) {
             "'/monitoring/0/ipBlock/cidr': 'all' does not match",
         ),
         ("--set", "metrics.serviceMonitor.interval=30", "'/metrics/serviceMonitor/interval': got number, want string"),
+        ("--set", "certManager.issuer=links", "'/certManager': additional properties 'issuer' not allowed"),
+        ("--set", "certManager.issuers={links}", "'/certManager/issuers/0': got string, want object"),
+        ("--set", "certManager.issuers[0].name=links", "'/certManager/issuers/0': missing property 'kind'"),
+        (
+            "--set-json",
+            "certManager.issuers=[{\"kind\":\"ClusterIssuer\",\"name\":\"links\",\"namespaces\":[]}]",
+            "'/certManager/issuers/0': additional properties 'namespaces' not allowed",
+        ),
+        (
+            "--set-json",
+            "certManager.issuers=[{\"kind\":\"ClusterIssuer\",\"name\":\"*\"}]",
+            "'/certManager/issuers/0/name': '*' does not match",
+        ),
     ];
     for (how, value, said) in rows {
         let refusal = tools.refusal(&[how, value]);
@@ -54,6 +67,11 @@ pub fn what_is_mistyped_is_refused_by_name(tools: &Tools) {
 pub fn the_operators_own_namespace_is_no_place_for_links(tools: &Tools) {
     let refusal = tools.refusal(&["--set", &format!("linkNamespaces={{{NAMESPACE}}}")]);
     assert!(refusal.contains("make a namespace for links"), "{refusal}");
+}
+
+pub fn an_issuer_of_a_namespace_is_listed_with_it(tools: &Tools) {
+    let refusal = tools.refusal(&["--set-json", "certManager.issuers=[{\"kind\":\"Issuer\",\"name\":\"links\"}]"]);
+    assert!(refusal.contains("the Issuer links without its namespace; add namespace"), "{refusal}");
 }
 
 pub fn every_object_of_the_schema_is_closed(_: &Tools) {

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use kube::api::DynamicObject;
+use securelink_crds::IssuerRef;
 use securelink_crds::conditions::Reason;
 use securelink_pki::{Intermediate, PrivateKey};
 use securelink_relay_config::Digest;
@@ -62,6 +63,16 @@ impl Answer {
             _ => Self::Waiting(ready.map_or_else(|| "nobody has answered yet".to_owned(), said)),
         }
     }
+}
+
+/// Why an issuer is not asked that whoever runs the operator has not listed: who may write a `LinkIdentity` may not for that
+/// reason have certificates of it.
+pub fn not_listed(namespace: &str, issuer: &IssuerRef) -> Failure {
+    let IssuerRef { name, kind, group } = issuer;
+    let why = format!(
+        "the operator may not ask the {kind} {name} of {group} for identities in {namespace}; add {{group: {group}, kind: {kind}, name: {name}, namespace: {namespace}}} to certManager.issuers in the values of the chart securelink, or name a listed issuer in spec"
+    );
+    (Reason::IssuerFailed, why)
 }
 
 /// Judges what there is, and makes a key where one is to be signed. `answer` says what became of the request of that name.
@@ -155,7 +166,7 @@ fn name(key: &PrivateKey) -> String {
 }
 
 /// What is asked, in cert-manager's words: an intermediate that may sign leaves only, for as long as one of ours would live.
-pub fn spec(asked: &Ask, issuer: &securelink_crds::IssuerRef) -> Value {
+pub fn spec(asked: &Ask, issuer: &IssuerRef) -> Value {
     json!({
         "request": ByteString(asked.request.as_bytes().to_vec()),
         "isCA": true,
