@@ -14,6 +14,8 @@ pub const IDENTITY_NAMESPACE: &str = "securelink.dev/identity-namespace";
 pub const IDENTITY: &str = "securelink.dev/identity";
 /// On a Secret with a root: the uid of the `LinkIdentity` it was made for (contracts 8).
 pub const IDENTITY_UID: &str = "securelink.dev/identity-uid";
+/// On a Secret with an intermediate that cert-manager signed: its issuer, as `issuerRef` in JSON.
+pub const ISSUED_BY: &str = "securelink.dev/issued-by";
 /// On a `LinkIdentity`: the fingerprint of the root that is to be replaced. Once another is in use, it asks for nothing.
 pub const REPLACE_ROOT: &str = "securelink.dev/replace-root";
 /// On somebody's Secret: the `LinkIdentity` of its namespace that it may sign for. Other Secrets are not read.

@@ -17,7 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use securelink_crds::conditions::{Condition, ConditionType, find};
 use securelink_crds::{LinkIdentity, LinkIdentityStatus, RootState};
-use securelink_e2e::plane::{LIMIT, Plane, Site, Test, harness};
+use securelink_e2e::plane::{LIMIT, Plane, Proxy, Site, Test, harness};
 use securelink_e2e::wait::{asking, until};
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             f49_a_secret_signs_once_its_owner_names_the_identity
             f37_a_broken_secret_is_told_of_and_the_last_leaf_stays
             another_root_in_a_secret_waits_for_a_persons_word
+            an_issuer_of_cert_manager_that_is_not_listed_is_not_asked
             cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used
             a_built_in_root_is_followed_by_another_and_partners_who_pin_the_old_one_accept_what_it_signs
         ],
@@ -89,8 +90,7 @@ async fn another_root_in_a_secret_waits_for_a_persons_word(plane: &Plane) -> Res
     let kept = |it: &Condition| it.status == "True" && it.message.contains("expectedFingerprint");
     site.until_told("europol", ConditionType::CertificateReady, "say that it cannot be renewed", kept).await?;
     ensure!(leaf(&site).await?.version == before.version, "the last leaf was touched");
-    let line = conflict.message.split("expectedFingerprint: ").nth(1).context("the line to commit")?;
-    let fingerprint: String = line.chars().take_while(|it| it.is_ascii_alphanumeric() || *it == ':').collect();
+    let fingerprint = to_expect(&conflict)?;
     expect(&site, &fingerprint).await?;
     identity(&site, "have the other root", |it| it.fingerprint.as_ref() == Some(&fingerprint) && ready(it)).await?;
     leaf_under(&site, &other).await.map(drop)
@@ -127,17 +127,25 @@ async fn a_built_in_root_is_followed_by_another_and_partners_who_pin_the_old_one
     Ok(())
 }
 
-async fn cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used(plane: &Plane) -> Result<()> {
-    let (site, proxy, operator) = plane.leading().await?;
+async fn an_issuer_of_cert_manager_that_is_not_listed_is_not_asked(plane: &Plane) -> Result<()> {
+    let (site, _proxy, _operator) = plane.leading().await?;
     let spec = json!({ "trustDomain": "interpol.example", "issuer": by_cert_manager() });
     site.links.create::<LinkIdentity>(json!({ "metadata": { "name": "default" }, "spec": spec })).await?;
-    site.link("europol").await?;
     let not_listed = |it: &Condition| it.reason == "IssuerFailed" && it.message.contains("certManager.issuers");
-    told(&site, "say that the issuer is not listed", not_listed).await?;
-    operator.stop().await?;
-    let site = listing(&site).await?;
-    let mut operator = site.operator(&proxy, "two").await?;
+    told(&site, "say that the issuer is not listed", not_listed).await.map(drop)
+}
+
+async fn cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used(plane: &Plane) -> Result<()> {
+    let site = listing(&Site::new(plane).await?).await?;
+    let proxy = Proxy::start(plane).await?;
+    let mut operator = site.operator(&proxy, "one").await?;
     operator.leads().await?;
+    site.link("europol").await?;
+    let built_in = site.identity_is_ready().await?;
+    let before = leaf_where(&site, |_| true).await?;
+    let kept = async || site.own.api::<Secret>().get(&format!("identity.{}.default", site.links.name)).await;
+    let root_of_ours = kept().await?;
+    sign_by(&site, json!({ "builtIn": null, "certManager": by_cert_manager()["certManager"] })).await?;
     let absent = |it: &Condition| it.message.contains("install cert-manager");
     told(&site, "say that there is no cert-manager", absent).await?;
     site.apply(&certificate_requests()).await?;
@@ -166,15 +174,24 @@ async fn cert_manager_is_asked_for_an_intermediate_and_what_it_signs_is_used(pla
     ]);
     answer(&site, &again, json!({ "conditions": conditions, "certificate": file(&pem), "ca": file(&root.pem) }))
         .await?;
-    identity(&site, "be ready", ready).await?;
+    // It was another root until now.
+    let conflict = told(&site, "say RootConflict", |it| it.reason == "RootConflict").await?;
+    ensure!(leaf(&site).await?.version == before.version, "the last leaf was touched");
     let (signer, root) =
         (CertificateDer::from_pem_slice(pem.as_bytes())?, CertificateDer::from_pem_slice(root.pem.as_bytes())?);
+    expect(&site, &to_expect(&conflict)?).await?;
+    identity(&site, "be ready", ready).await?;
     let leaf = leaf_where(&site, |leaf| leaf.chain.get(1) == Some(&signer) && leaf.chain.last() == Some(&root)).await?;
     accepts(&root, &leaf)?;
     // What may sign lies in the operator's namespace alone.
     let here = site.api::<Secret>().list(&ListParams::default()).await?.items;
     ensure!(here.iter().all(|secret| secret.name_any() == "europol-leaf"), "{here:?}");
-    site.until_at_rest(&operator, &proxy, &["europol"]).await
+    site.until_at_rest(&operator, &proxy, &["europol"]).await?;
+    // The built-in root is nobody else's, and still there for who wants it back.
+    ensure!(kept().await?.metadata == root_of_ours.metadata, "the Secret of the built-in root was touched");
+    sign_by(&site, json!({ "builtIn": {}, "certManager": null })).await?;
+    let back = |it: &Condition| it.reason == "RootConflict" && it.message.contains(&built_in);
+    told(&site, "say that its own root is another one", back).await.map(drop)
 }
 
 /// The group of cert-manager.
@@ -323,6 +340,19 @@ async fn declare(site: &Site<'_>) -> Result<()> {
 async fn give(site: &Site<'_>, files: Value) -> Result<()> {
     let patch = Patch::Merge(json!({ "stringData": files }));
     site.api::<Secret>().patch(NAME, &PatchParams::default(), &patch).await.map(drop).context("change the Secret")
+}
+
+/// Has another one sign.
+async fn sign_by(site: &Site<'_>, issuer: Value) -> Result<()> {
+    let patch = Patch::Merge(json!({ "spec": { "issuer": issuer } }));
+    let api = site.api::<LinkIdentity>();
+    api.patch("default", &PatchParams::default(), &patch).await.map(drop).context("another issuer")
+}
+
+/// The fingerprint in the line to commit.
+fn to_expect(conflict: &Condition) -> Result<String> {
+    let line = conflict.message.split("expectedFingerprint: ").nth(1).context("the line to commit")?;
+    Ok(line.chars().take_while(|it| it.is_ascii_alphanumeric() || *it == ':').collect())
 }
 
 async fn expect(site: &Site<'_>, fingerprint: &str) -> Result<()> {

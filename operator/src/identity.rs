@@ -22,7 +22,7 @@ use crate::caches::{Access, DeclaredIdentity, Denial, certificate_request};
 use crate::gather::NotYet;
 use crate::issue::cert_manager::{self, Answer};
 use crate::issue::{Ask, Asked, Hands, Issuer, built_in, given};
-use crate::keys::{self, Kept, Parts};
+use crate::keys::{self, Kept, Parts, asked};
 use crate::traces::{self, Traces};
 use crate::world::World;
 
@@ -58,7 +58,7 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
         finalizers(at, world, &declared, true).await?;
     }
     let now = Timestamp::now();
-    let stored = stored(at, world);
+    let stored = stored(at, world, identity.spec.issuer.cert_manager.is_some());
     // What is missing wakes it when it comes.
     let Ok(Some(mut issuer)) = judge((at, world), &declared, stored.as_deref(), Hands::Making, now) else {
         return Ok(Action::requeue(LATEST));
@@ -67,7 +67,11 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
         match keep(at, world, identity, stored.as_deref(), &issuer).await? {
             Written::Yes => {}
             Written::Outrun => return Ok(Action::requeue(SOON)),
-            Written::Hidden(why) => issuer = Issuer::failed(issuer.root, (Reason::RootMissing, why)),
+            Written::Hidden(why) => {
+                let is_asked = identity.spec.issuer.cert_manager.is_some();
+                let reason = if is_asked { Reason::IssuerFailed } else { Reason::RootMissing };
+                issuer = Issuer::failed(issuer.root, (reason, why));
+            }
         }
     }
     if let Some(ask) = &issuer.ask {
@@ -85,8 +89,9 @@ pub fn issuer(
     declared: &DeclaredIdentity,
     now: Timestamp,
 ) -> Result<Option<Arc<Issuer>>, NotYet> {
-    let stored = stored(at, world);
-    let is_built_in = declared.identity.as_ref().is_some_and(|identity| identity.spec.issuer.built_in.is_some());
+    let kinds = declared.identity.as_ref().map(|identity| &identity.spec.issuer);
+    let stored = stored(at, world, kinds.is_some_and(|kinds| kinds.cert_manager.is_some()));
+    let is_built_in = kinds.is_some_and(|kinds| kinds.built_in.is_some());
     let versions = (declared.object.resource_version(), stored.as_ref().and_then(|secret| secret.resource_version()));
     if is_built_in && let Some(known) = world.looked.get(at, &versions, now) {
         return Ok(Some(known));
@@ -135,10 +140,11 @@ fn judge(
             }
         }
     } else if let Some(cert_manager) = &kinds.cert_manager {
-        let asked = Asked { identity, traces: recorded, place: &place(at, world) };
+        let asked = Asked { identity, traces: recorded, place: "what cert-manager signed" };
         let issuer_ref = &cert_manager.issuer_ref;
         if world.listed.iter().any(|listed| listed.is(&at.namespace, issuer_ref)) {
-            by_cert_manager((at, world), asked, stored, hands, now)?
+            let kept = asked::Kept::read(stored, identity.metadata.uid.as_deref(), issuer_ref);
+            by_cert_manager((at, world), asked, kept, (hands, now))?
         } else {
             Issuer::failed(recorded.root, cert_manager::not_listed(&at.namespace, issuer_ref))
         }
@@ -152,16 +158,15 @@ fn judge(
 fn by_cert_manager(
     (at, world): (&LinkRef, &World),
     asked: Asked<'_>,
-    stored: Option<&Secret>,
-    hands: Hands,
-    now: Timestamp,
+    kept: asked::Kept,
+    (hands, now): (Hands, Timestamp),
 ) -> Result<Issuer, NotYet> {
     let requests = world.sources.caches.certificate_requests(&at.namespace);
     match requests.access() {
         Access::Starting => Err(NotYet::Starting(at.namespace.clone())),
         // What was signed goes on, and nothing is asked.
         Access::Denied(denial) => {
-            let mut issuer = cert_manager::issuer(asked, Kept::read(stored), |_| Answer::Absent, (Hands::Looking, now));
+            let mut issuer = cert_manager::issuer(asked, kept, |_| Answer::Absent, (Hands::Looking, now));
             issuer.ask = None;
             if issuer.intermediate.as_ref().is_none_or(|held| held.due() <= now) {
                 issuer.failure = Some(not_granted(&at.namespace, &denial));
@@ -170,7 +175,7 @@ fn by_cert_manager(
         }
         Access::Ready => {
             let answer = |name: &str| Answer::read(requests.get(&at.namespace, name).as_deref());
-            Ok(cert_manager::issuer(asked, Kept::read(stored), answer, (hands, now)))
+            Ok(cert_manager::issuer(asked, kept, answer, (hands, now)))
         }
     }
 }
@@ -185,11 +190,13 @@ fn not_granted(namespace: &str, denial: &Denial) -> (Reason, String) {
     (Reason::IssuerFailed, why)
 }
 
-fn stored(at: &LinkRef, world: &World) -> Option<Arc<Secret>> {
-    world.sources.caches.keys.get(&ObjectRef::new(&keys::name(at)).within(&world.namespace))
+/// The Secret with an identity's keys, for the way in which it is signed.
+fn stored(at: &LinkRef, world: &World, is_asked: bool) -> Option<Arc<Secret>> {
+    let name = if is_asked { asked::name(at) } else { keys::name(at) };
+    world.sources.caches.keys.get(&ObjectRef::new(&name).within(&world.namespace))
 }
 
-/// Where the keys are, for messages.
+/// Where a root is, for messages.
 fn place(at: &LinkRef, world: &World) -> String {
     format!("{}/{}", world.namespace, keys::name(at))
 }
@@ -221,24 +228,18 @@ async fn keep(
     if issuer.made.is_first() && !is_first(at, world, uid).await? {
         return Ok(Written::Outrun);
     }
-    let parts = Parts {
-        root: issuer.made.root.as_ref(),
-        intermediate: issuer.intermediate.as_ref().filter(|_| issuer.made.intermediate),
-        request: issuer.made.request.as_ref(),
-        next: issuer.made.next.as_ref(),
-        transitions: Some(&issuer.transitions).filter(|_| issuer.made.switched),
-    };
-    let secret = keys::secret(at, uid, stored, &parts);
+    let Some(secret) = secret(at, identity, stored, issuer) else { return Ok(Written::Yes) };
+    let name = secret.metadata.name.as_deref().unwrap_or_default();
     let api = Api::<Secret>::namespaced(world.client.clone(), &world.namespace);
     let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     if stored.is_some() {
-        api.replace(&keys::name(at), &parameters, &secret).await.map_err(failed("replace keys"))?;
+        api.replace(name, &parameters, &secret).await.map_err(failed("replace keys"))?;
     } else {
         match api.create(&parameters, &secret).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                let found = api.get_opt(&keys::name(at)).await.map_err(failed("get keys"))?;
-                let hidden = found.and_then(|found| keys::hidden(&found, &place(at, world)));
+                let found = api.get_opt(name).await.map_err(failed("get keys"))?;
+                let hidden = found.and_then(|found| keys::hidden(&found, &format!("{}/{name}", world.namespace)));
                 return Ok(hidden.map_or(Written::Outrun, Written::Hidden));
             }
             Err(error) => return Err(failed("create keys")(error)),
@@ -247,6 +248,24 @@ async fn keep(
     world.metrics.wrote("Secret", "keys");
     tell(at, issuer);
     Ok(Written::Yes)
+}
+
+/// The Secret with what was made.
+fn secret(at: &LinkRef, identity: &LinkIdentity, stored: Option<&Secret>, issuer: &Issuer) -> Option<Secret> {
+    let (uid, made) = (identity.metadata.uid.as_deref().unwrap_or_default(), &issuer.made);
+    let signed = issuer.intermediate.as_ref().filter(|_| made.intermediate);
+    if let Some(by) = &identity.spec.issuer.cert_manager {
+        let request = made.request.as_ref().map(asked::New::Request);
+        let new = request.or(signed.map(|signed| asked::New::Signed(signed, &by.issuer_ref)));
+        return new.map(|new| asked::secret(at, uid, stored, new));
+    }
+    let parts = Parts {
+        root: made.root.as_ref(),
+        intermediate: signed,
+        next: made.next.as_ref(),
+        transitions: Some(&issuer.transitions).filter(|_| made.switched),
+    };
+    Some(keys::secret(at, uid, stored, &parts))
 }
 
 /// Asks cert-manager. The request goes with its identity, and holds nothing that is secret.
@@ -372,6 +391,7 @@ fn api(at: &LinkRef, world: &World) -> Api<DynamicObject> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use hyper::Method;
+    use securelink_pki::testing::Organization;
     use serde_json::Value;
 
     use super::*;
@@ -419,6 +439,26 @@ mod tests {
         world.sources.caches.ready().await;
         let asked = server.asked(&Method::GET);
         assert!(asked.iter().all(|asked| !asked.path.contains("certificaterequests")), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn an_identity_that_turns_to_cert_manager_signs_with_nothing_that_is_built_in() {
+        let of = Organization::new("interpol.example");
+        let parts = Parts { root: Some(&of.root), intermediate: Some(&of.intermediate), ..Parts::default() };
+        let secrets = json!([keys::secret(&at(), "u-1", None, &parts)]);
+        let none = json!([]);
+        let answers = move |asked: &Asked| {
+            let is_wanted = asked.path.ends_with("/namespaces/securelink/secrets");
+            (200, list(if is_wanted { &secrets } else { &none }))
+        };
+        let world = seen(&Server::new(answers).await).await;
+        let signs = |by: Value| {
+            let found = issuer(&at(), &world, &read(declared(&by)), securelink_pki::testing::now()).unwrap().unwrap();
+            (found.intermediate.is_some(), found.failure.as_ref().map(|(reason, _)| *reason))
+        };
+        assert_eq!(signs(json!({ "builtIn": {} })), (true, None));
+        let by_cert_manager = json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } });
+        assert_eq!(signs(by_cert_manager), (false, Some(Reason::Issuing)));
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! The keys of identities: one Secret each in the operator's own namespace, never beside the relays, without an owner
 //! reference. What a Secret says is read here, and nowhere else.
 
+pub mod asked;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
@@ -9,28 +11,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use securelink_crds::keys::{
     COMPONENT, IDENTITY, IDENTITY_NAMESPACE, IDENTITY_UID, MANAGED_BY, MANAGER, NAME, PRODUCT,
 };
-use securelink_pki::{Intermediate, PrivateKey, Root, Transitions};
+use securelink_pki::{Intermediate, Root, Transitions};
 use securelink_relay_config::{Digest, LinkRef};
 
-/// The root's key and certificate, the intermediate's key and chain, the root that was announced, the way from older roots, and
-/// the key for which cert-manager is asked to sign.
-pub const FILES: [&str; 8] = [
-    "root.key",
-    "root.pem",
-    "intermediate.key",
-    "intermediate.pem",
-    "next.key",
-    "next.pem",
-    "transitions.pem",
-    "request.key",
-];
+/// The root's key and certificate, the intermediate's key and chain, the root that was announced, and the way from older roots.
+pub const FILES: [&str; 7] =
+    ["root.key", "root.pem", "intermediate.key", "intermediate.pem", "next.key", "next.pem", "transitions.pem"];
 /// Longest name of a Secret (RFC 1123 subdomain).
 const LONGEST: usize = 253;
 
-/// The name of the Secret with an identity's keys. A namespace has no dot, so that no two identities share one.
+/// The name of the Secret with an identity's root.
 pub fn name(identity: &LinkRef) -> String {
-    let plain = format!("identity.{}.{}", identity.namespace, identity.name);
-    if plain.len() <= LONGEST { plain } else { format!("identity.{}", Digest::of(plain.as_bytes())).replace(':', "-") }
+    named("identity", identity)
+}
+
+/// A name of its own for each identity: a namespace has no dot, so that no two share one.
+fn named(what: &str, identity: &LinkRef) -> String {
+    let plain = format!("{what}.{}.{}", identity.namespace, identity.name);
+    if plain.len() <= LONGEST { plain } else { format!("{what}.{}", Digest::of(plain.as_bytes())).replace(':', "-") }
 }
 
 /// Whose keys a Secret holds.
@@ -50,8 +48,6 @@ pub struct Kept {
     pub next: Result<Option<Root>, String>,
     /// The way from older roots.
     pub transitions: Result<Transitions, String>,
-    /// The key of an intermediate that cert-manager is to sign.
-    pub request: Result<Option<PrivateKey>, String>,
     /// The identity object it was made for.
     pub uid: Option<String>,
     /// Whether there is a Secret at all, whatever it holds.
@@ -65,7 +61,7 @@ impl Kept {
             let bytes = secret.and_then(|secret| secret.data.as_ref()?.get(file));
             bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
         };
-        let [root_key, root, intermediate_key, intermediate, next_key, next, transitions, request] = FILES.map(text);
+        let [root_key, root, intermediate_key, intermediate, next_key, next, transitions] = FILES.map(text);
         let both = |key: Option<String>, certificate: Option<String>, what: &str| match (key, certificate) {
             (Some(key), Some(certificate)) => Ok(Some((key, certificate))),
             (None, None) => Ok(None),
@@ -85,7 +81,6 @@ impl Kept {
             }),
             transitions: Transitions::from_pem(transitions.as_deref().unwrap_or_default())
                 .map_err(|error| error.to_string()),
-            request: request.map(|key| PrivateKey::from_pem(&key)).transpose().map_err(|error| error.to_string()),
             uid: secret.and_then(|secret| secret.metadata.labels.as_ref()?.get(IDENTITY_UID).cloned()),
             is_there: secret.is_some(),
         }
@@ -112,9 +107,6 @@ pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, parts: &Parts
         put(FILES[2], &intermediate.key().to_pem());
         put(FILES[3], &intermediate.chain_pem());
     }
-    if let Some(request) = parts.request {
-        put(FILES[7], &request.to_pem());
-    }
     if let Some(next) = parts.next {
         put(FILES[4], &next.key().to_pem());
         put(FILES[5], &next.certificate_pem());
@@ -124,15 +116,18 @@ pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, parts: &Parts
         put(FILES[6], &transitions.to_pem());
         data.retain(|file, _| file != FILES[4] && file != FILES[5]);
     }
+    let mut secret = empty(name(identity), identity, uid);
+    secret.metadata.resource_version = old.and_then(|old| old.metadata.resource_version.clone());
+    secret.data = Some(data);
+    secret
+}
+
+/// A Secret of an identity, without keys.
+fn empty(name: String, identity: &LinkRef, uid: &str) -> Secret {
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    if parts.intermediate.is_some() {
-        // What was asked for is answered.
-        data.remove(FILES[7]);
-    }
     Secret {
         metadata: ObjectMeta {
-            name: Some(name(identity)),
-            resource_version: old.and_then(|old| old.metadata.resource_version.clone()),
+            name: Some(name),
             labels: Some(BTreeMap::from([
                 label(IDENTITY_UID, uid),
                 label(COMPONENT, "identity"),
@@ -146,7 +141,6 @@ pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, parts: &Parts
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
-        data: Some(data),
         ..Secret::default()
     }
 }
@@ -158,8 +152,6 @@ pub struct Parts<'a> {
     pub root: Option<&'a Root>,
     /// A new intermediate.
     pub intermediate: Option<&'a Intermediate>,
-    /// A key for which cert-manager is to sign.
-    pub request: Option<&'a PrivateKey>,
     /// A root to announce.
     pub next: Option<&'a Root>,
     /// The way to a new root that was announced before.

@@ -5,13 +5,15 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DynamicObject;
-use securelink_crds::LinkIdentity;
 use securelink_crds::conditions::Reason;
+use securelink_crds::keys::ISSUED_BY;
 use securelink_crds::load::{Object, judge};
+use securelink_crds::{IssuerRef, LinkIdentity};
 use securelink_id::Fingerprint;
 use securelink_operator::issue::cert_manager::{self, Answer};
 use securelink_operator::issue::{Asked, Hands, Issuer};
-use securelink_operator::keys::{self, Kept, Parts};
+use securelink_operator::keys::asked::{self, Kept, New};
+use securelink_operator::keys::{self, Parts};
 use securelink_operator::traces::Traces;
 use securelink_pki::PrivateKey;
 use securelink_pki::testing::{Organization, now};
@@ -30,6 +32,14 @@ fn identity(expected: Option<Fingerprint>) -> LinkIdentity {
     }
     let Object::LinkIdentity(identity) = judge(&written, None).unwrap() else { panic!() };
     *identity
+}
+
+fn at() -> LinkRef {
+    LinkRef { namespace: "liaison".to_owned(), name: "default".to_owned() }
+}
+
+fn partner_ca() -> IssuerRef {
+    identity(None).spec.issuer.cert_manager.unwrap().issuer_ref
 }
 
 /// One look.
@@ -54,17 +64,22 @@ impl Look<'_> {
         let (identity, traces) = (identity(self.expected), Traces::default().or(self.recorded, false));
         let asked = Asked { identity: &identity, traces, place: "securelink/identity.liaison.default" };
         let answer = |_: &str| self.answer.clone();
-        cert_manager::issuer(asked, Kept::read(self.stored), answer, (self.hands, self.now))
+        let kept = Kept::read(self.stored, Some("u-1"), &partner_ca());
+        cert_manager::issuer(asked, kept, answer, (self.hands, self.now))
     }
 }
 
 /// What the operator has stored once it asked for this key.
 fn waits_with(key: &PrivateKey) -> Secret {
-    stored(None, &Parts { request: Some(key), ..Parts::default() })
+    stored(None, New::Request(key))
 }
 
-fn stored(old: Option<&Secret>, parts: &Parts<'_>) -> Secret {
-    keys::secret(&LinkRef { namespace: "liaison".to_owned(), name: "default".to_owned() }, "u-1", old, parts)
+fn stored(old: Option<&Secret>, new: New<'_>) -> Secret {
+    asked::secret(&at(), "u-1", old, new)
+}
+
+fn files(secret: &Secret) -> Vec<&str> {
+    secret.data.as_ref().unwrap().keys().map(String::as_str).collect()
 }
 
 /// What cert-manager answers when an organization has signed its intermediate's key.
@@ -103,8 +118,8 @@ fn what_is_signed_signs_and_is_not_asked_for_again_until_it_is_due() {
     let adopted = Look { stored: Some(&waiting), answer: signed(&of), ..Look::default() }.found();
     assert_eq!((adopted.root, &adopted.failure), (Some(of.root.fingerprint()), &None));
     assert!(adopted.made.intermediate && adopted.intermediate.as_ref().unwrap().chain().len() == 2);
-    let has = stored(Some(&waiting), &Parts { intermediate: adopted.intermediate.as_ref(), ..Parts::default() });
-    assert!(!has.data.as_ref().unwrap().contains_key("request.key"), "it is answered");
+    let has = stored(Some(&waiting), New::Signed(adopted.intermediate.as_ref().unwrap(), &partner_ca()));
+    assert_eq!(files(&has), ["intermediate.key", "intermediate.pem"], "it is answered");
 
     let recorded = Some(of.root.fingerprint());
     let kept = Look { stored: Some(&has), recorded, ..Look::default() };
@@ -115,13 +130,55 @@ fn what_is_signed_signs_and_is_not_asked_for_again_until_it_is_due() {
     let due = Look { now: of.intermediate.due(), ..kept };
     let renewing = due.found();
     assert!(renewing.intermediate.is_some() && renewing.made.request.is_some() && renewing.failure.is_none());
-    let asking = stored(Some(&has), &Parts { request: renewing.made.request.as_ref(), ..Parts::default() });
+    let asking = stored(Some(&has), New::Request(renewing.made.request.as_ref().unwrap()));
     let waiting = Look { stored: Some(&asking), answer: Answer::Waiting("soon".to_owned()), ..due };
     assert!(waiting.found().failure.is_none() && waiting.found().intermediate.is_some());
     let refused = Look { answer: Answer::Refused("no such issuer".to_owned()), ..waiting }.found();
     assert!(failure(&refused).1.contains("no such issuer") && refused.intermediate.is_some());
     let ended = Look { stored: Some(&has), recorded, now: of.intermediate.end(), ..Look::default() }.found();
     assert!(ended.intermediate.is_none());
+}
+
+#[test]
+fn what_was_stored_for_another_identity_or_signed_by_another_issuer_counts_for_nothing() {
+    let of = Organization::new("interpol.example");
+    let has = stored(None, New::Signed(&of.intermediate, &partner_ca()));
+    let other = |name: &str, kind: &str, group: &str| IssuerRef {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        group: group.to_owned(),
+    };
+    let rows = [
+        ("the same", Some("u-1"), partner_ca(), true),
+        ("another object of the name", Some("u-2"), partner_ca(), false),
+        ("no uid", None, partner_ca(), false),
+        ("another name", Some("u-1"), other("corp", "Issuer", "cert-manager.io"), false),
+        ("another kind", Some("u-1"), other("partner-ca", "ClusterIssuer", "cert-manager.io"), false),
+        ("another group", Some("u-1"), other("partner-ca", "Issuer", "other.example"), false),
+    ];
+    for (what, uid, issuer, counts) in rows {
+        assert_eq!(Kept::read(Some(&has), uid, &issuer).intermediate.is_some(), counts, "{what}");
+    }
+    // A slip of the pen in issuerRef that is mended finds what was signed before it.
+    let key = PrivateKey::generate_p384().unwrap();
+    let asking = stored(Some(&has), New::Request(&key));
+    assert_eq!(files(&asking), ["intermediate.key", "intermediate.pem", "request.key"]);
+    assert!(Kept::read(Some(&asking), Some("u-1"), &partner_ca()).intermediate.is_some());
+    // Whoever has the name next begins anew: what is written for him holds nothing of the one before.
+    let next = asked::secret(&at(), "u-2", Some(&asking), New::Request(&key));
+    assert_eq!(files(&next), ["request.key"]);
+    assert!(!next.metadata.annotations.unwrap().contains_key(ISSUED_BY));
+}
+
+#[test]
+fn a_root_and_what_it_signed_are_no_intermediate_of_cert_manager() {
+    let of = Organization::new("interpol.example");
+    let parts = Parts { root: Some(&of.root), intermediate: Some(&of.intermediate), ..Parts::default() };
+    let built_in = keys::secret(&at(), "u-1", None, &parts);
+    assert_ne!(keys::name(&at()), asked::name(&at()), "neither finds the other's Secret");
+    assert!(Kept::read(Some(&built_in), Some("u-1"), &partner_ca()).intermediate.is_none());
+    let written = stored(Some(&built_in), New::Request(of.intermediate.key()));
+    assert!(!files(&written).contains(&"root.key"));
 }
 
 #[test]

@@ -61,7 +61,6 @@ impl Kit {
         let parts = Parts {
             root: made.root.as_ref(),
             intermediate: issuer.intermediate.as_ref().filter(|_| made.intermediate),
-            request: None,
             next: made.next.as_ref(),
             transitions: Some(&issuer.transitions).filter(|_| made.switched),
         };

@@ -18,7 +18,7 @@ use crate::keys::Kept;
 
 /// Judges an identity's keys, and makes what lacks.
 pub fn issuer(asked: Asked<'_>, kept: Kept, hands: Hands, now: Timestamp) -> Issuer {
-    let Kept { root, intermediate, next, transitions, uid, is_there, request: _ } = kept;
+    let Kept { root, intermediate, next, transitions, uid, is_there } = kept;
     let mut issuer = Issuer::default();
     match transitions {
         Ok(transitions) => issuer.transitions = transitions,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::given::{is_of_use, is_ours};
 use super::{Ask, Asked, Failure, Hands, Issuer};
-use crate::keys::Kept;
+use crate::keys::asked::Kept;
 
 /// Hexadecimal digits of a key's hash in the name of what is asked for it.
 const DIGITS: usize = 16;
@@ -84,7 +84,7 @@ pub fn issuer(
 ) -> Issuer {
     let mut issuer = Issuer { root: asked.traces.root, ..Issuer::default() };
     let usable = |held: &Intermediate| now < held.end() && is_ours(asked, asked.place, held).is_ok();
-    let held = kept.intermediate.ok().flatten().filter(usable);
+    let held = kept.intermediate.filter(usable);
     let is_due = held.as_ref().is_none_or(|held| held.due() <= now);
     let next = if is_due { issuer.next(asked, kept.request, answer, (hands, now)) } else { Ok(None) };
     let next = next.unwrap_or_else(|(reason, why)| {
@@ -109,14 +109,14 @@ impl Issuer {
     fn next(
         &mut self,
         asked: Asked<'_>,
-        key: Result<Option<PrivateKey>, String>,
+        key: Option<PrivateKey>,
         answer: impl FnOnce(&str) -> Answer,
         (hands, now): (Hands, Timestamp),
     ) -> Result<Option<Intermediate>, Failure> {
         let failed = |why: String| (Reason::IssuerFailed, why);
         let issuing = |why: &str| (Reason::Issuing, why.to_owned());
         // One that cannot be read is replaced: nothing was signed with it.
-        let Some(key) = key.ok().flatten() else {
+        let Some(key) = key else {
             if hands == Hands::Making {
                 let made = PrivateKey::generate_p384().map_err(|error| failed(error.to_string()))?;
                 self.made.request = Some(made);

@@ -59,7 +59,7 @@ pub fn issuer(asked: Asked<'_>, secret: Option<&Secret>, now: Timestamp) -> Issu
 }
 
 /// Whether an intermediate is below our root. One that changed under us is no reason to become somebody else: partners have
-/// pinned the root before.
+/// pinned the root before. That it is for this very identity has been seen: by its owner's label, by the uid it was stored for.
 pub(super) fn is_ours(asked: Asked<'_>, place: &str, intermediate: &Intermediate) -> Result<(), Failure> {
     let key = RootKey::Present { fingerprint: intermediate.root(), made_for_this: true };
     let (recorded, traces, expected) = (asked.traces.root, asked.traces.any, asked.expected());

@@ -1,0 +1,91 @@
+//! The keys of an identity for which cert-manager signs: in a Secret of their own, away from any root, so that what one way of
+//! signing has stored no other finds. What was stored for another identity object of the name, or signed by another issuer than
+//! the one that is asked now, counts for nothing.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use securelink_crds::IssuerRef;
+use securelink_crds::keys::{IDENTITY_UID, ISSUED_BY};
+use securelink_pki::{Intermediate, PrivateKey};
+use securelink_relay_config::LinkRef;
+
+/// The key that is to be signed; the intermediate's key and chain.
+pub const FILES: [&str; 3] = ["request.key", "intermediate.key", "intermediate.pem"];
+
+/// The name of that Secret.
+pub fn name(identity: &LinkRef) -> String {
+    super::named("cert-manager", identity)
+}
+
+/// What stands in it, for one identity object and one issuer. What is damaged is asked for again: nothing depends on it.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// What that issuer signed for this identity.
+    pub intermediate: Option<Intermediate>,
+    /// The key that it is to sign.
+    pub request: Option<PrivateKey>,
+}
+
+impl Kept {
+    /// Reads a Secret; none holds nothing.
+    pub fn read(secret: Option<&Secret>, uid: Option<&str>, issuer: &IssuerRef) -> Self {
+        let Some(secret) = secret.filter(|secret| is_for(secret, uid)) else { return Self::default() };
+        let [request, key, chain] = FILES.map(|file| {
+            let bytes = secret.data.as_ref().and_then(|data| data.get(file));
+            bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
+        });
+        let signed_by = secret.metadata.annotations.as_ref().and_then(|all| all.get(ISSUED_BY));
+        let signed = key.zip(chain).filter(|_| signed_by == Some(&text(issuer)));
+        Self {
+            intermediate: signed.and_then(|(key, chain)| Intermediate::from_pem(&key, &chain).ok()),
+            request: request.and_then(|key| PrivateKey::from_pem(&key).ok()),
+        }
+    }
+}
+
+/// What is new, to be written down.
+#[derive(Clone, Copy, Debug)]
+pub enum New<'a> {
+    /// A key that is to be signed.
+    Request(&'a PrivateKey),
+    /// What that issuer signed.
+    Signed(&'a Intermediate, &'a IssuerRef),
+}
+
+/// The Secret with what is new. Of `old` stays what is this identity's: it goes on until its successor is signed.
+pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, new: New<'_>) -> Secret {
+    let mut secret = super::empty(name(identity), identity, uid);
+    secret.metadata.resource_version = old.and_then(|old| old.metadata.resource_version.clone());
+    let own = old.filter(|old| is_for(old, Some(uid)));
+    let mut data = own.and_then(|old| old.data.clone()).unwrap_or_default();
+    data.retain(|file, _| FILES.contains(&file.as_str()));
+    let noted = own.and_then(|old| old.metadata.annotations.as_ref()?.get(ISSUED_BY).cloned());
+    let mut notes = BTreeMap::from_iter(noted.map(|issuer| (ISSUED_BY.to_owned(), issuer)));
+    let mut put = |file: &str, text: &str| data.insert(file.to_owned(), ByteString(text.as_bytes().to_vec()));
+    match new {
+        New::Request(key) => drop(put(FILES[0], &key.to_pem())),
+        New::Signed(intermediate, issuer) => {
+            put(FILES[1], &intermediate.key().to_pem());
+            put(FILES[2], &intermediate.chain_pem());
+            // What was asked for is answered.
+            data.remove(FILES[0]);
+            notes.insert(ISSUED_BY.to_owned(), text(issuer));
+        }
+    }
+    secret.metadata.annotations.get_or_insert_default().append(&mut notes);
+    secret.data = Some(data);
+    secret
+}
+
+fn is_for(secret: &Secret, uid: Option<&str>) -> bool {
+    let stored = secret.metadata.labels.as_ref().and_then(|labels| labels.get(IDENTITY_UID));
+    uid.is_some() && stored.map(String::as_str) == uid
+}
+
+/// An issuer in one word, by which no two are alike.
+fn text(issuer: &IssuerRef) -> String {
+    // Three plain texts: they always serialize.
+    serde_json::to_string(issuer).unwrap_or_default()
+}
