@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::caches::{Access, DeclaredIdentity, Denial, certificate_request};
 use crate::gather::NotYet;
-use crate::issue::cert_manager::{self, Answer};
+use crate::issue::cert_manager;
 use crate::issue::{Ask, Asked, Hands, Issuer, built_in, given};
 use crate::keys::{self, Kept, Parts, asked};
 use crate::traces::{self, Traces};
@@ -162,22 +162,14 @@ fn by_cert_manager(
     (hands, now): (Hands, Timestamp),
 ) -> Result<Issuer, NotYet> {
     let requests = world.sources.caches.certificate_requests(&at.namespace);
-    match requests.access() {
-        Access::Starting => Err(NotYet::Starting(at.namespace.clone())),
+    let find = |name: &str| requests.get(&at.namespace, name);
+    let found: Result<cert_manager::Find<'_>, _> = match requests.access() {
+        Access::Starting => return Err(NotYet::Starting(at.namespace.clone())),
         // What was signed goes on, and nothing is asked.
-        Access::Denied(denial) => {
-            let mut issuer = cert_manager::issuer(asked, kept, |_| Answer::Absent, (Hands::Looking, now));
-            issuer.ask = None;
-            if issuer.intermediate.as_ref().is_none_or(|held| held.due() <= now) {
-                issuer.failure = Some(not_granted(&at.namespace, &denial));
-            }
-            Ok(issuer)
-        }
-        Access::Ready => {
-            let answer = |name: &str| Answer::read(requests.get(&at.namespace, name).as_deref());
-            Ok(cert_manager::issuer(asked, kept, answer, (hands, now)))
-        }
-    }
+        Access::Denied(denial) => Err(not_granted(&at.namespace, &denial)),
+        Access::Ready => Ok(&find),
+    };
+    Ok(cert_manager::issuer(asked, kept, found, (hands, now)))
 }
 
 fn not_granted(namespace: &str, denial: &Denial) -> (Reason, String) {

@@ -1,6 +1,8 @@
 //! An intermediate that cert-manager signs: what is asked, what is taken, and what is refused with a reason.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -10,7 +12,8 @@ use securelink_crds::keys::ISSUED_BY;
 use securelink_crds::load::{Object, judge};
 use securelink_crds::{IssuerRef, LinkIdentity};
 use securelink_id::Fingerprint;
-use securelink_operator::issue::cert_manager::{self, Answer};
+use securelink_operator::issue::cert_manager;
+use securelink_operator::issue::cert_manager::answer::{Answer, Ours, differs};
 use securelink_operator::issue::{Asked, Hands, Issuer};
 use securelink_operator::keys::asked::{self, Kept, New};
 use securelink_operator::keys::{self, Parts};
@@ -45,7 +48,7 @@ fn partner_ca() -> IssuerRef {
 /// One look.
 struct Look<'a> {
     stored: Option<&'a Secret>,
-    answer: Answer,
+    request: Option<DynamicObject>,
     recorded: Option<Fingerprint>,
     expected: Option<Fingerprint>,
     hands: Hands,
@@ -55,18 +58,31 @@ struct Look<'a> {
 impl Default for Look<'_> {
     fn default() -> Self {
         let (hands, now) = (Hands::Making, now());
-        Self { stored: None, answer: Answer::Absent, recorded: None, expected: None, hands, now }
+        Self { stored: None, request: None, recorded: None, expected: None, hands, now }
     }
 }
 
 impl Look<'_> {
     fn found(&self) -> Issuer {
         let (identity, traces) = (identity(self.expected), Traces::default().or(self.recorded, false));
-        let asked = Asked { identity: &identity, traces, place: "securelink/identity.liaison.default" };
-        let answer = |_: &str| self.answer.clone();
+        let asked = Asked { identity: &identity, traces, place: "what cert-manager signed" };
+        let find =
+            |name: &str| self.request.clone().filter(|it| it.metadata.name.as_deref() == Some(name)).map(Arc::new);
         let kept = Kept::read(self.stored, Some("u-1"), &partner_ca());
-        cert_manager::issuer(asked, kept, answer, (self.hands, self.now))
+        cert_manager::issuer(asked, kept, Ok(&find), (self.hands, self.now))
     }
+}
+
+/// What was asked for a key, and its status.
+fn request(key: &PrivateKey, status: Value) -> DynamicObject {
+    let ask = Look { stored: Some(&waits_with(key)), ..Look::default() }.found().ask.unwrap();
+    let owner = json!({ "apiVersion": "securelink.dev/v1alpha1", "kind": "LinkIdentity", "name": "default", "uid": "u-1", "controller": true });
+    let written = json!({
+        "metadata": { "name": ask.name, "namespace": "liaison", "ownerReferences": [owner] },
+        "spec": cert_manager::spec(&ask, &partner_ca()),
+        "status": status,
+    });
+    serde_json::from_value(written).unwrap()
 }
 
 /// What the operator has stored once it asked for this key.
@@ -82,11 +98,29 @@ fn files(secret: &Secret) -> Vec<&str> {
     secret.data.as_ref().unwrap().keys().map(String::as_str).collect()
 }
 
-/// What cert-manager answers when an organization has signed its intermediate's key.
-fn signed(of: &Organization) -> Answer {
+fn file(text: &str) -> Value {
+    json!(ByteString(text.as_bytes().to_vec()))
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> Value {
+    json!({ "type": kind, "status": status, "reason": reason, "message": format!("{kind} {reason}") })
+}
+
+/// What cert-manager writes when it has signed.
+fn answered(chain: &str, root: Option<&str>) -> Value {
+    let conditions = [condition("Approved", "True", "ok"), condition("Ready", "True", "Issued")];
+    json!({ "conditions": conditions, "certificate": file(chain), "ca": root.map(file) })
+}
+
+/// The same when an organization has signed its intermediate's key.
+fn signed(of: &Organization) -> Value {
     let root = of.root.certificate_pem();
     let chain = of.intermediate.chain_pem().strip_suffix(root.as_str()).unwrap().to_owned();
-    Answer::Signed { chain, root: Some(root) }
+    answered(&chain, Some(&root))
+}
+
+fn refused(reason: &str) -> Value {
+    json!({ "conditions": [condition("Denied", "True", reason)] })
 }
 
 fn failure(issuer: &Issuer) -> (Reason, &str) {
@@ -115,7 +149,8 @@ fn a_key_is_made_and_stored_before_anybody_is_asked_and_asked_for_by_a_name_of_i
 fn what_is_signed_signs_and_is_not_asked_for_again_until_it_is_due() {
     let of = Organization::new("interpol.example");
     let waiting = waits_with(of.intermediate.key());
-    let adopted = Look { stored: Some(&waiting), answer: signed(&of), ..Look::default() }.found();
+    let answer = Some(request(of.intermediate.key(), signed(&of)));
+    let adopted = Look { stored: Some(&waiting), request: answer, ..Look::default() }.found();
     assert_eq!((adopted.root, &adopted.failure), (Some(of.root.fingerprint()), &None));
     assert!(adopted.made.intermediate && adopted.intermediate.as_ref().unwrap().chain().len() == 2);
     let has = stored(Some(&waiting), New::Signed(adopted.intermediate.as_ref().unwrap(), &partner_ca()));
@@ -130,11 +165,12 @@ fn what_is_signed_signs_and_is_not_asked_for_again_until_it_is_due() {
     let due = Look { now: of.intermediate.due(), ..kept };
     let renewing = due.found();
     assert!(renewing.intermediate.is_some() && renewing.made.request.is_some() && renewing.failure.is_none());
-    let asking = stored(Some(&has), New::Request(renewing.made.request.as_ref().unwrap()));
-    let waiting = Look { stored: Some(&asking), answer: Answer::Waiting("soon".to_owned()), ..due };
+    let key = renewing.made.request.as_ref().unwrap();
+    let asking = stored(Some(&has), New::Request(key));
+    let waiting = Look { stored: Some(&asking), request: Some(request(key, json!({}))), ..due };
     assert!(waiting.found().failure.is_none() && waiting.found().intermediate.is_some());
-    let refused = Look { answer: Answer::Refused("no such issuer".to_owned()), ..waiting }.found();
-    assert!(failure(&refused).1.contains("no such issuer") && refused.intermediate.is_some());
+    let refused = Look { request: Some(request(key, refused("quota"))), ..waiting }.found();
+    assert!(failure(&refused).1.contains("Denied quota") && refused.intermediate.is_some());
     let ended = Look { stored: Some(&has), recorded, now: of.intermediate.end(), ..Look::default() }.found();
     assert!(ended.intermediate.is_none());
 }
@@ -182,35 +218,78 @@ fn a_root_and_what_it_signed_are_no_intermediate_of_cert_manager() {
 }
 
 #[test]
+fn f49_a_request_under_our_name_that_is_not_what_we_ask_is_nobodys_answer() {
+    let of = Organization::new("interpol.example");
+    let (key, issuer) = (of.intermediate.key(), partner_ca());
+    let whole = request(key, signed(&of));
+    let with = |spoil: fn(&mut DynamicObject)| {
+        let mut request = whole.clone();
+        spoil(&mut request);
+        request
+    };
+    let strange = Organization::new("interpol.example");
+    let mut other_key = whole.clone();
+    other_key.data["spec"]["request"] = request(strange.intermediate.key(), json!({})).data["spec"]["request"].clone();
+    let rows = [
+        (
+            "asks the Issuer evil of cert-manager.io, and not",
+            with(|it| it.data["spec"]["issuerRef"]["name"] = json!("evil")),
+        ),
+        ("asks the ClusterIssuer partner-ca", with(|it| it.data["spec"]["issuerRef"]["kind"] = json!("ClusterIssuer"))),
+        (
+            "asks the Issuer partner-ca of evil.example",
+            with(|it| it.data["spec"]["issuerRef"]["group"] = json!("evil.example")),
+        ),
+        ("asks no issuer", with(|it| it.data["spec"] = json!({}))),
+        ("does not belong to this", with(|it| it.metadata.owner_references = None)),
+        (
+            "does not belong to this",
+            with(|it| it.metadata.owner_references.as_mut().unwrap()[0].uid = "u-2".to_owned()),
+        ),
+        ("asks for another key", with(|it| it.data["spec"]["request"] = json!("rubbish!"))),
+        ("asks for another key", other_key),
+    ];
+    let (secret, ours) = (waits_with(key), Ours { uid: Some("u-1"), issuer: &issuer, key });
+    assert_eq!(differs(&whole, &ours), None);
+    assert!(differs(&whole, &Ours { uid: None, ..ours }).is_some());
+    for (wanted, found) in rows {
+        let issuer = Look { stored: Some(&secret), request: Some(found), ..Look::default() }.found();
+        let (reason, why) = failure(&issuer);
+        assert_eq!((reason, issuer.intermediate.is_none()), (Reason::IssuerFailed, true), "{wanted}");
+        assert!(why.contains(wanted) && why.contains("is not ours: it ") && why.contains("delete "), "{wanted}: {why}");
+    }
+    let other = IssuerRef { name: "mended".to_owned(), ..issuer };
+    let name = |issuer: &IssuerRef| {
+        let mut identity = identity(None);
+        identity.spec.issuer.cert_manager.as_mut().unwrap().issuer_ref = issuer.clone();
+        let asked = Asked { identity: &identity, traces: Traces::default(), place: "" };
+        let kept = Kept::read(Some(&secret), Some("u-1"), issuer);
+        cert_manager::issuer(asked, kept, Ok(&|_| None), (Hands::Making, now())).ask.unwrap().name
+    };
+    assert_ne!(name(&other), name(&partner_ca()), "who mends issuerRef asks anew");
+}
+
+#[test]
 fn f38_what_is_wrong_with_an_answer_is_said_and_no_key_with_it() {
     let (of, other) = (Organization::new("interpol.example"), Organization::new("interpol.example"));
     let stranger = Organization::new("eurojust.example");
     let leaf = of.leaf_to(&"europol.example".parse().unwrap());
-    let chain = |answer: Answer| match answer {
-        Answer::Signed { chain, .. } => chain,
-        _ => panic!(),
-    };
-    let root = Some(of.root.certificate_pem());
+    let (root, whole) = (of.root.certificate_pem(), of.intermediate.chain_pem());
+    let chain = whole.strip_suffix(root.as_str()).unwrap();
+    let key = of.intermediate.key();
     let rows = [
-        (
-            "not signed: it is not approved yet",
-            Answer::Waiting("it is not approved yet".to_owned()),
-            of.intermediate.key(),
-        ),
-        ("was refused: quota", Answer::Refused("quota".to_owned()), of.intermediate.key()),
-        ("does not belong to the first certificate", signed(&other), of.intermediate.key()),
-        ("no PEM block", Answer::Signed { chain: "rubbish".to_owned(), root: root.clone() }, of.intermediate.key()),
-        (
-            "does not end with the self-signed root",
-            Answer::Signed { chain: chain(signed(&of)), root: None },
-            of.intermediate.key(),
-        ),
-        ("may not sign others", Answer::Signed { chain: leaf.chain_pem(), root }, leaf.key()),
+        ("not signed: it is not approved yet", json!({}), key),
+        ("was refused: Denied quota", refused("quota"), key),
+        ("does not belong to the first certificate", signed(&other), key),
+        ("no PEM block", answered("rubbish", Some(&root)), key),
+        ("does not end with the self-signed root", answered(chain, None), key),
+        ("may not sign others", answered(&leaf.chain_pem(), Some(&root)), leaf.key()),
         ("peers would refuse", signed(&stranger), stranger.intermediate.key()),
     ];
     for (wanted, answer, key) in rows {
         let secret = waits_with(key);
-        let issuer = Look { stored: Some(&secret), answer, ..Look::default() }.found();
+        let answer = Some(request(key, answer));
+        let issuer = Look { stored: Some(&secret), request: answer, ..Look::default() }.found();
         let (_, why) = failure(&issuer);
         assert!(
             why.contains(wanted) && why.starts_with("the CertificateRequest liaison/securelink-"),
@@ -226,7 +305,8 @@ fn f38_what_is_wrong_with_an_answer_is_said_and_no_key_with_it() {
 fn another_root_waits_for_a_persons_word() {
     let of = Organization::new("interpol.example");
     let (secret, old) = (waits_with(of.intermediate.key()), Organization::new("interpol.example").root.fingerprint());
-    let look = Look { stored: Some(&secret), answer: signed(&of), recorded: Some(old), ..Look::default() };
+    let answer = Some(request(of.intermediate.key(), signed(&of)));
+    let look = Look { stored: Some(&secret), request: answer, recorded: Some(old), ..Look::default() };
     let conflict = look.found();
     let (reason, why) = failure(&conflict);
     assert_eq!((reason, conflict.root), (Reason::RootConflict, Some(old)));
@@ -238,17 +318,14 @@ fn another_root_waits_for_a_persons_word() {
 
 #[test]
 fn an_answer_is_read_from_what_cert_manager_writes() {
-    let file = |text: &str| json!(ByteString(text.as_bytes().to_vec()));
-    let condition = |kind: &str, status: &str, reason: &str| json!({ "type": kind, "status": status, "reason": reason, "message": format!("{kind} {reason}") });
     let read = |conditions: Value, more: Value| {
         let mut object = json!({ "metadata": {}, "status": more });
         object["status"]["conditions"] = conditions;
-        Answer::read(Some(&serde_json::from_value::<DynamicObject>(object).unwrap()))
+        Answer::read(&serde_json::from_value::<DynamicObject>(object).unwrap())
     };
     let waiting = |why: &str| Answer::Waiting(why.to_owned());
     let refused = |why: &str| Answer::Refused(why.to_owned());
     let (approved, ready) = (condition("Approved", "True", "ok"), condition("Ready", "True", "Issued"));
-    assert_eq!(Answer::read(None), Answer::Absent);
     assert_eq!(read(json!(null), json!({})), waiting("it is not approved yet"));
     assert_eq!(read(json!([approved]), json!({})), waiting("nobody has answered yet"));
     let pending = condition("Ready", "False", "Pending");

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use securelink_id::{Fingerprint, SpiffeId, TrustDomain};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
 
 use crate::certificate::{
     CertificateError, MAX_ISSUER_CHAIN, Parsed, certificates_from_pem, certificates_to_pem, earliest_end, sha256,
@@ -193,6 +195,16 @@ impl Intermediate {
         let failed = |_| IssueError::Build("the request for an intermediate");
         let request = template::request(trust_domain, key)?.serialize_request(key.pair()).map_err(failed)?;
         request.pem().map_err(failed)
+    }
+
+    /// Whether a request (PKCS#10, PEM) was written with this key. Then it is ours: nobody else has the key.
+    pub fn is_request_of(request: &str, key: &PrivateKey) -> bool {
+        let block = pem::parse(request).ok().filter(|block| block.tag() == "CERTIFICATE REQUEST");
+        block.is_some_and(|block| {
+            matches!(X509CertificationRequest::from_der(block.contents()), Ok(([], request))
+                if request.certification_request_info.subject_pki.raw == key.public_key()
+                    && request.verify_signature().is_ok())
+        })
     }
 
     /// Whether peers would take leaves of it at `now`, by issuing one for `owner` that nobody gets. Says of which certificate

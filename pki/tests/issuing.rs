@@ -337,3 +337,18 @@ fn a_given_issuer_may_have_any_key_that_peers_can_check() {
         assert_eq!(issuer.check(&domain, now()), Ok(()), "{algorithm:?}");
     }
 }
+
+#[test]
+fn a_request_for_an_intermediate_is_known_by_the_key_that_wrote_it() {
+    let (key, other) = (PrivateKey::generate_p384().unwrap(), PrivateKey::generate_p384().unwrap());
+    let request = Intermediate::request(&interpol(), &key).unwrap();
+    assert!(Intermediate::is_request_of(&request, &key) && !Intermediate::is_request_of(&request, &other));
+    let mut der = pem::parse(&request).unwrap().contents().to_vec();
+    let last = der.len() - 1;
+    der[last] ^= 1;
+    let forged = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", der));
+    let renamed = request.replace("CERTIFICATE REQUEST", "CERTIFICATE");
+    for wrong in [forged.as_str(), renamed.as_str(), "", "rubbish"] {
+        assert!(!Intermediate::is_request_of(wrong, &key), "{wrong}");
+    }
+}

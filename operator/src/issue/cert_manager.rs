@@ -1,6 +1,10 @@
 //! An intermediate that cert-manager signs. Its key is ours and stays in the operator's namespace; beside the identity stands a
 //! `CertificateRequest`, which holds nothing secret. What comes back is judged as an intermediate that its owner gave.
 
+pub mod answer;
+
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use kube::api::DynamicObject;
@@ -10,60 +14,16 @@ use securelink_pki::{Intermediate, PrivateKey};
 use securelink_relay_config::Digest;
 use serde_json::{Value, json};
 
+use self::answer::{Answer, Ours, differs};
 use super::given::{is_of_use, is_ours};
 use super::{Ask, Asked, Failure, Hands, Issuer};
-use crate::keys::asked::Kept;
+use crate::keys::asked::{Kept, text};
 
-/// Hexadecimal digits of a key's hash in the name of what is asked for it.
+/// Hexadecimal digits of the hash in the name of what is asked.
 const DIGITS: usize = 16;
 
-/// What became of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It is not there.
-    Absent,
-    /// It is neither signed nor refused; for what it waits.
-    Waiting(String),
-    /// Nothing will come of it; why.
-    Refused(String),
-    /// It is signed.
-    Signed {
-        /// The certificate, with some of those above it.
-        chain: String,
-        /// The root, where cert-manager says which.
-        root: Option<String>,
-    },
-}
-
-impl Answer {
-    /// Reads a `CertificateRequest` (cert-manager.io/v1).
-    pub fn read(object: Option<&DynamicObject>) -> Self {
-        let Some(object) = object else { return Self::Absent };
-        let status = &object.data["status"];
-        let condition = |kind: &str| {
-            let mut all = status["conditions"].as_array().into_iter().flatten();
-            all.find(|condition| condition["type"] == kind)
-        };
-        let said = |condition: &Value| condition["message"].as_str().unwrap_or("it does not say why").to_owned();
-        let holds = |kind: &str| condition(kind).filter(|condition| condition["status"] == "True");
-        if let Some(refused) = holds("Denied").or_else(|| holds("InvalidRequest")) {
-            return Self::Refused(said(refused));
-        }
-        let ready = condition("Ready");
-        if let Some(failed) = ready.filter(|it| it["reason"] == "Failed" || it["reason"] == "Denied") {
-            return Self::Refused(said(failed));
-        }
-        let file = |name: &str| {
-            let bytes: ByteString = serde_json::from_value(status[name].clone()).ok()?;
-            Some(String::from_utf8_lossy(&bytes.0).into_owned()).filter(|text| !text.is_empty())
-        };
-        match (holds("Ready"), file("certificate")) {
-            (Some(_), Some(chain)) => Self::Signed { chain, root: file("ca") },
-            _ if holds("Approved").is_none() => Self::Waiting("it is not approved yet".to_owned()),
-            _ => Self::Waiting(ready.map_or_else(|| "nobody has answered yet".to_owned(), said)),
-        }
-    }
-}
+/// Finds a `CertificateRequest` of the identity's namespace.
+pub type Find<'a> = &'a dyn Fn(&str) -> Option<Arc<DynamicObject>>;
 
 /// Why an issuer is not asked that whoever runs the operator has not listed: who may write a `LinkIdentity` may not for that
 /// reason have certificates of it.
@@ -75,18 +35,18 @@ pub fn not_listed(namespace: &str, issuer: &IssuerRef) -> Failure {
     (Reason::IssuerFailed, why)
 }
 
-/// Judges what there is, and makes a key where one is to be signed. `answer` says what became of the request of that name.
+/// Judges what there is, and makes a key where one is to be signed. `requests` finds what was asked; or why nothing can be.
 pub fn issuer(
     asked: Asked<'_>,
     kept: Kept,
-    answer: impl FnOnce(&str) -> Answer,
+    requests: Result<Find<'_>, Failure>,
     (hands, now): (Hands, Timestamp),
 ) -> Issuer {
     let mut issuer = Issuer { root: asked.traces.root, ..Issuer::default() };
     let usable = |held: &Intermediate| now < held.end() && is_ours(asked, asked.place, held).is_ok();
     let held = kept.intermediate.filter(usable);
     let is_due = held.as_ref().is_none_or(|held| held.due() <= now);
-    let next = if is_due { issuer.next(asked, kept.request, answer, (hands, now)) } else { Ok(None) };
+    let next = if is_due { issuer.next(asked, kept.request, requests, (hands, now)) } else { Ok(None) };
     let next = next.unwrap_or_else(|(reason, why)| {
         // While another one signs, what is under way is nobody's concern.
         if held.is_none() || reason != Reason::Issuing {
@@ -110,11 +70,11 @@ impl Issuer {
         &mut self,
         asked: Asked<'_>,
         key: Option<PrivateKey>,
-        answer: impl FnOnce(&str) -> Answer,
+        requests: Result<Find<'_>, Failure>,
         (hands, now): (Hands, Timestamp),
     ) -> Result<Option<Intermediate>, Failure> {
-        let failed = |why: String| (Reason::IssuerFailed, why);
-        let issuing = |why: &str| (Reason::Issuing, why.to_owned());
+        let find = requests?;
+        let Some(by) = &asked.identity.spec.issuer.cert_manager else { return Ok(None) };
         // One that cannot be read is replaced: nothing was signed with it.
         let Some(key) = key else {
             if hands == Hands::Making {
@@ -123,26 +83,24 @@ impl Issuer {
             }
             return Err(issuing("cert-manager is about to be asked; nothing to do, wait"));
         };
-        let name = name(&key);
-        let (namespace, remedy) = (
-            asked.identity.metadata.namespace.as_deref().unwrap_or_default(),
-            "delete it to have cert-manager asked again",
-        );
-        let place = format!("the CertificateRequest {namespace}/{name}");
-        let (chain, root) = match answer(&name) {
-            Answer::Absent => {
-                let domain = asked.identity.spec.trust_domain.parse();
-                let domain = domain.map_err(|error: securelink_id::TrustDomainError| failed(error.to_string()))?;
-                let request = Intermediate::request(&domain, &key).map_err(|error| failed(error.to_string()))?;
-                self.ask = Some(Ask { name, request });
-                return Err(issuing("cert-manager is being asked; nothing to do, wait"));
+        let (name, metadata) = (name(&key, &by.issuer_ref), &asked.identity.metadata);
+        let Some(request) = find(&name) else {
+            if hands == Hands::Making {
+                self.ask = Some(ask(asked, name, &key)?);
             }
-            Answer::Waiting(why) => {
-                let why = format!("{place} is not signed: {why}; have it approved, and look at its issuer");
-                return Err((Reason::Issuing, why));
-            }
+            return Err(issuing("cert-manager is being asked; nothing to do, wait"));
+        };
+        let place = format!("the CertificateRequest {}/{name}", metadata.namespace.as_deref().unwrap_or_default());
+        let ours = Ours { uid: metadata.uid.as_deref(), issuer: &by.issuer_ref, key: &key };
+        if let Some(why) = differs(&request, &ours) {
+            return Err(failed(format!(
+                "{place} is not ours: {why}; see who may create CertificateRequests there, and {ANEW}"
+            )));
+        }
+        let (chain, root) = match Answer::read(&request) {
+            Answer::Waiting(why) => return Err((Reason::Issuing, waits(&place, &why, &by.issuer_ref))),
             Answer::Refused(why) => {
-                return Err(failed(format!("{place} was refused: {why}; mend its issuer, then {remedy}")));
+                return Err(failed(format!("{place} was refused: {why}; mend its issuer, then {ANEW}")));
             }
             Answer::Signed { chain, root } => (chain, root),
         };
@@ -151,16 +109,43 @@ impl Issuer {
             Some(root) => Intermediate::from_given(&pem, &chain, &root),
             None => Intermediate::from_pem(&pem, &chain),
         };
-        let signed = signed.map_err(|error| failed(format!("{place}: {error}; mend its issuer, then {remedy}")))?;
+        let signed = signed.map_err(|error| failed(format!("{place}: {error}; mend its issuer, then {ANEW}")))?;
         is_ours(asked, &place, &signed)?;
-        is_of_use(asked, &signed, now).map_err(|why| failed(format!("{place}: {why}; then {remedy}")))?;
+        is_of_use(asked, &signed, now).map_err(|why| failed(format!("{place}: {why}; then {ANEW}")))?;
         Ok(Some(signed))
     }
 }
 
-/// What is asked for a key is named after it: it is found again, and asked for once.
-fn name(key: &PrivateKey) -> String {
-    let digest = Digest::of(&key.public_key()).to_string();
+/// What to do about a request that nothing comes of.
+const ANEW: &str = "delete it to have cert-manager asked again";
+
+fn failed(why: String) -> Failure {
+    (Reason::IssuerFailed, why)
+}
+
+fn issuing(why: &str) -> Failure {
+    (Reason::Issuing, why.to_owned())
+}
+
+fn waits(place: &str, why: &str, issuer: &IssuerRef) -> String {
+    let IssuerRef { name, kind, .. } = issuer;
+    format!(
+        "{place} is not signed: {why}; have it approved, see that the {kind} {name} is there and ready, or name another in spec"
+    )
+}
+
+fn ask(asked: Asked<'_>, name: String, key: &PrivateKey) -> Result<Ask, Failure> {
+    let domain = asked.identity.spec.trust_domain.parse();
+    let domain = domain.map_err(|error: securelink_id::TrustDomainError| failed(error.to_string()))?;
+    let request = Intermediate::request(&domain, key).map_err(|error| failed(error.to_string()))?;
+    Ok(Ask { name, request })
+}
+
+/// What is asked is named after the key and who is to sign it: it is found again and asked once, and whoever mends issuerRef asks
+/// anew.
+fn name(key: &PrivateKey, issuer: &IssuerRef) -> String {
+    let what = [key.public_key(), text(issuer).into_bytes()].concat();
+    let digest = Digest::of(&what).to_string();
     let hex = digest.trim_start_matches("sha256:");
     format!("securelink-{}", &hex[..DIGITS.min(hex.len())])
 }

@@ -85,7 +85,7 @@ fn is_for(secret: &Secret, uid: Option<&str>) -> bool {
 }
 
 /// An issuer in one word, by which no two are alike.
-fn text(issuer: &IssuerRef) -> String {
+pub fn text(issuer: &IssuerRef) -> String {
     // Three plain texts: they always serialize.
     serde_json::to_string(issuer).unwrap_or_default()
 }
