@@ -1,7 +1,6 @@
 //! The way of an identity: its keys are made and renewed, its status says what partners pin, and it cannot be deleted while
 //! a link uses it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,18 +9,19 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use securelink_crds::conditions::Reason;
-use securelink_crds::keys::{FIELD_MANAGER, FINALIZER, IDENTITY, MANAGED_BY, MANAGER};
+use securelink_crds::keys::{FIELD_MANAGER, FINALIZER};
 use securelink_crds::{GROUP, LinkIdentity, VERSION};
 use securelink_plan::identity::{Roots, identity_status};
 use securelink_relay_config::LinkRef;
 use serde_json::json;
 
-use crate::caches::{Access, DeclaredIdentity, Denial, certificate_request};
+use crate::ask;
+use crate::caches::{Access, DeclaredIdentity, Denial};
 use crate::gather::NotYet;
 use crate::issue::cert_manager;
-use crate::issue::{Ask, Asked, Hands, Issuer, built_in, given};
+use crate::issue::{Asked, Hands, Issuer, built_in, given};
 use crate::keys::{self, Kept, Parts, asked};
 use crate::traces::{self, Traces};
 use crate::world::World;
@@ -74,10 +74,19 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
             }
         }
     }
-    if let Some(ask) = &issuer.ask {
-        request(at, world, identity, ask).await?;
+    let asked = match &issuer.ask {
+        Some(question) if world.lease.holds() => ask::ask(world, at, identity, question).await,
+        _ => Ok(None),
+    };
+    if let Some(why) = asked.as_ref().map_or_else(|refused| Some(&refused.why), Option::as_ref) {
+        issuer.failure = Some(why.clone());
     }
     status(at, world, &declared, identity, &issuer, now).await?;
+    // Told first: who reads the status has to learn of it.
+    asked.map_err(|refused| {
+        let (verb, source) = ("ask by CertificateRequest", Box::new(refused.source));
+        IdentityError::Api { verb, at: at.clone(), source }
+    })?;
     let left = issuer.due.and_then(|due| Duration::try_from(due.duration_since(now)).ok());
     Ok(Action::requeue(left.unwrap_or(LATEST).clamp(Duration::from_secs(1), LATEST)))
 }
@@ -260,30 +269,6 @@ fn secret(at: &LinkRef, identity: &LinkIdentity, stored: Option<&Secret>, issuer
     Some(keys::secret(at, uid, stored, &parts))
 }
 
-/// Asks cert-manager. The request goes with its identity, and holds nothing that is secret.
-async fn request(at: &LinkRef, world: &World, identity: &LinkIdentity, ask: &Ask) -> Result<(), IdentityError> {
-    let Some(issuer) = identity.spec.issuer.cert_manager.as_ref().filter(|_| world.lease.holds()) else {
-        return Ok(());
-    };
-    let failed =
-        |source| IdentityError::Api { verb: "create CertificateRequest", at: at.clone(), source: Box::new(source) };
-    let resource = certificate_request();
-    let mut object = DynamicObject::new(&ask.name, &resource).within(&at.namespace);
-    object.metadata.labels = Some(BTreeMap::from([(MANAGED_BY.to_owned(), MANAGER.to_owned())]));
-    object.metadata.annotations = Some(BTreeMap::from([(IDENTITY.to_owned(), at.name.clone())]));
-    object.metadata.owner_references = identity.controller_owner_ref(&()).map(|owner| vec![owner]);
-    object.data = json!({ "spec": cert_manager::spec(ask, &issuer.issuer_ref) });
-    let api = Api::<DynamicObject>::namespaced_with(world.client.clone(), &at.namespace, &resource);
-    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    match api.create(&parameters, &object).await {
-        Ok(_) => world.metrics.wrote("CertificateRequest", "create"),
-        // It was asked before, and is not seen yet.
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(error) => return Err(failed(error)),
-    }
-    Ok(())
-}
-
 fn tell(at: &LinkRef, issuer: &Issuer) {
     if let Some(root) = &issuer.made.root {
         let fingerprint = root.fingerprint();
@@ -387,7 +372,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::testing::{Asked, Server, list};
+    use crate::testing::{Asked, Server, list, refusal};
     use crate::world::testing;
 
     fn at() -> LinkRef {
@@ -451,6 +436,33 @@ mod tests {
         assert_eq!(signs(json!({ "builtIn": {} })), (true, None));
         let by_cert_manager = json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } });
         assert_eq!(signs(by_cert_manager), (false, Some(Reason::Issuing)));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_refused_is_told_of_in_the_status_before_it_is_an_error() {
+        let written = declared(&json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } }));
+        let key = securelink_pki::PrivateKey::generate_p384().unwrap();
+        let secret = asked::secret(&at(), "u-1", None, asked::New::Request(&key));
+        let answers = {
+            let written = written.clone();
+            move |asked: &Asked| match (&asked.method, asked.path.rsplit('/').next()) {
+                (&Method::GET, Some("linkidentities")) => (200, list(&json!([written]))),
+                (&Method::GET, Some("secrets")) => (200, list(&json!([secret]))),
+                (&Method::GET, _) => (200, list(&json!([]))),
+                (&Method::POST, _) => refusal(403, "certificaterequests is forbidden"),
+                _ => (200, written.clone()),
+            }
+        };
+        let server = Server::new(answers).await;
+        let world = seen(&server).await;
+        world.lease.take();
+        assert!(reconcile(&at(), &world).await.is_err(), "it is tried again");
+        let told = server.asked(&Method::PATCH).pop().unwrap();
+        let ready = &told.body["status"]["conditions"][0];
+        assert_eq!((&ready["type"], &ready["reason"]), (&json!("CertificateReady"), &json!("IssuerFailed")));
+        assert!(
+            ready["message"].as_str().unwrap().contains("cannot create the CertificateRequest liaison/securelink-")
+        );
     }
 
     #[tokio::test]

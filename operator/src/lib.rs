@@ -5,6 +5,7 @@
 //! drives (`controller`): `gather`, `issue`, `apply`, `update_status`, each stage a file.
 
 pub mod apply;
+pub mod ask;
 pub mod caches;
 pub mod control;
 pub mod controller;

@@ -117,7 +117,7 @@ impl Issuer {
 }
 
 /// What to do about a request that nothing comes of.
-const ANEW: &str = "delete it to have cert-manager asked again";
+pub const ANEW: &str = "delete it to have cert-manager asked again";
 
 fn failed(why: String) -> Failure {
     (Reason::IssuerFailed, why)
