@@ -16,6 +16,8 @@ pub const IDENTITY: &str = "securelink.dev/identity";
 pub const IDENTITY_UID: &str = "securelink.dev/identity-uid";
 /// On a Secret with an intermediate that cert-manager signed: its issuer, as `issuerRef` in JSON.
 pub const ISSUED_BY: &str = "securelink.dev/issued-by";
+/// On a Secret with an identity's keys: when a key was made last for cert-manager to sign.
+pub const ASKED_AT: &str = "securelink.dev/asked-at";
 /// On a `LinkIdentity`: the fingerprint of the root that is to be replaced. Once another is in use, it asks for nothing.
 pub const REPLACE_ROOT: &str = "securelink.dev/replace-root";
 /// On somebody's Secret: the `LinkIdentity` of its namespace that it may sign for. Other Secrets are not read.

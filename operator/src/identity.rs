@@ -256,7 +256,7 @@ fn secret(at: &LinkRef, identity: &LinkIdentity, stored: Option<&Secret>, issuer
     let (uid, made) = (identity.metadata.uid.as_deref().unwrap_or_default(), &issuer.made);
     let signed = issuer.intermediate.as_ref().filter(|_| made.intermediate);
     if let Some(by) = &identity.spec.issuer.cert_manager {
-        let request = made.request.as_ref().map(asked::New::Request);
+        let request = made.request.as_ref().map(|key| asked::New::Request(key, Timestamp::now()));
         let new = request.or(signed.map(|signed| asked::New::Signed(signed, &by.issuer_ref)));
         return new.map(|new| asked::secret(at, uid, stored, new));
     }
@@ -303,7 +303,8 @@ async fn status(
     let unseen = world.identities.unseen(at, &declared.object.metadata);
     let previous = unseen.or_else(|| identity.status.clone()).unwrap_or_default();
     let (ends, switch_at) = (issuer.ends, issuer.switch_at);
-    let roots = Roots { known: issuer.roots.clone(), ends, switch_at, failure: issuer.failure.clone() };
+    let (known, note, failure) = (issuer.roots.clone(), issuer.note.clone(), issuer.failure.clone());
+    let roots = Roots { known, ends, switch_at, note, failure };
     let status = identity_status(identity, &roots, &previous, now);
     if status == previous || !world.lease.holds() {
         return Ok(());
@@ -442,7 +443,7 @@ mod tests {
     async fn a_request_that_is_refused_is_told_of_in_the_status_before_it_is_an_error() {
         let written = declared(&json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } }));
         let key = securelink_pki::PrivateKey::generate_p384().unwrap();
-        let secret = asked::secret(&at(), "u-1", None, asked::New::Request(&key));
+        let secret = asked::secret(&at(), "u-1", None, asked::New::Request(&key, Timestamp::now()));
         let answers = {
             let written = written.clone();
             move |asked: &Asked| match (&asked.method, asked.path.rsplit('/').next()) {

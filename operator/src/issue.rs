@@ -43,6 +43,8 @@ pub struct Issuer {
     pub ends: Option<Timestamp>,
     /// When the next root is used by itself.
     pub switch_at: Option<Timestamp>,
+    /// What else a person may want to see to, though it issues.
+    pub note: Option<String>,
     /// What cert-manager is to be asked for.
     pub ask: Option<Ask>,
     /// What was made just now, to be written before it is used.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DynamicObject;
@@ -19,6 +19,7 @@ use securelink_operator::keys::asked::{self, Kept, New};
 use securelink_operator::keys::{self, Parts};
 use securelink_operator::traces::Traces;
 use securelink_pki::PrivateKey;
+use securelink_pki::lifetimes::Validity;
 use securelink_pki::testing::{Organization, now};
 use securelink_relay_config::LinkRef;
 use serde_json::{Value, json};
@@ -87,7 +88,7 @@ fn request(key: &PrivateKey, status: Value) -> DynamicObject {
 
 /// What the operator has stored once it asked for this key.
 fn waits_with(key: &PrivateKey) -> Secret {
-    stored(None, New::Request(key))
+    stored(None, New::Request(key, now()))
 }
 
 fn stored(old: Option<&Secret>, new: New<'_>) -> Secret {
@@ -166,13 +167,94 @@ fn what_is_signed_signs_and_is_not_asked_for_again_until_it_is_due() {
     let renewing = due.found();
     assert!(renewing.intermediate.is_some() && renewing.made.request.is_some() && renewing.failure.is_none());
     let key = renewing.made.request.as_ref().unwrap();
-    let asking = stored(Some(&has), New::Request(key));
+    let asking = stored(Some(&has), New::Request(key, now()));
     let waiting = Look { stored: Some(&asking), request: Some(request(key, json!({}))), ..due };
     assert!(waiting.found().failure.is_none() && waiting.found().intermediate.is_some());
     let refused = Look { request: Some(request(key, refused("quota"))), ..waiting }.found();
     assert!(failure(&refused).1.contains("Denied quota") && refused.intermediate.is_some());
     let ended = Look { stored: Some(&has), recorded, now: of.intermediate.end(), ..Look::default() }.found();
     assert!(ended.intermediate.is_none());
+}
+
+/// Dates from a while ago until then.
+fn dates(ago: SignedDuration, left: SignedDuration) -> Validity {
+    Validity { not_before: now() - ago, not_after: now() + left }
+}
+
+fn days(count: i64) -> SignedDuration {
+    SignedDuration::from_hours(24 * count)
+}
+
+#[test]
+fn an_end_above_the_intermediate_is_told_of_and_its_successor_asked_for_before() {
+    let (of, key) = (Organization::new("interpol.example"), PrivateKey::generate_p384().unwrap());
+    let signs = |above: Option<i64>| {
+        let above = above.map(|left| dates(days(1), days(left)));
+        stored(None, New::Signed(&of.signs(&key, dates(days(1), days(90)), above), &partner_ca()))
+    };
+    let (recorded, alone, below) = (Some(of.root.fingerprint()), signs(None), signs(Some(10)));
+    let look = |stored, now| Look { stored: Some(stored), recorded, now, ..Look::default() }.found();
+    let root_ends = Some(of.root.validity().not_after);
+    assert_eq!((look(&alone, now()).ends, look(&below, now()).ends), (root_ends, Some(now() + days(10))));
+    let due = look(&below, now()).due.unwrap();
+    assert!(due <= now() + days(9) && due < look(&alone, now()).due.unwrap());
+    let renewing = look(&below, due);
+    assert!(renewing.intermediate.is_some() && renewing.made.request.is_some());
+    assert!(look(&alone, due).made.request.is_none());
+}
+
+#[test]
+fn an_issuer_whose_certificates_are_due_at_once_is_asked_once_in_six_hours_and_that_is_said() {
+    let (of, key, hour) =
+        (Organization::new("interpol.example"), PrivateKey::generate_p384().unwrap(), SignedDuration::from_hours(1));
+    let (recorded, asking) = (Some(of.root.fingerprint()), waits_with(&key));
+    // It dates back; it ends soon itself.
+    for (own, above) in
+        [(dates(days(400), days(90)), None), (dates(days(30), days(90)), Some(dates(days(400), days(1))))]
+    {
+        let intermediate = of.signs(&key, own, above);
+        let chain = intermediate.chain_pem();
+        let answer = Some(request(&key, answered(&chain, Some(&of.root.certificate_pem()))));
+        let adopted = Look { stored: Some(&asking), request: answer, ..Look::default() }.found();
+        let has = stored(Some(&asking), New::Signed(adopted.intermediate.as_ref().unwrap(), &partner_ca()));
+        let look = |later| Look { stored: Some(&has), recorded, now: now() + later, ..Look::default() }.found();
+        for resting in [adopted, look(hour)] {
+            assert!(resting.intermediate.is_some() && resting.failure.is_none() && resting.made.request.is_none());
+            assert_eq!(resting.due, Some(now() + hour * 6));
+            assert!(resting.note.unwrap().ends_with(": see to its issuer's dates"));
+        }
+        assert!(look(hour * 6).made.request.is_some());
+    }
+}
+
+#[test]
+fn the_pause_between_two_questions_is_a_third_of_what_is_left_within_bounds_and_never_before_it_is_due() {
+    let (of, key) = (Organization::new("interpol.example"), PrivateKey::generate_p384().unwrap());
+    let minutes = SignedDuration::from_mins;
+    let at = now();
+    let of_old = |left: SignedDuration| of.signs(&key, dates(days(400), left), None);
+    let rows = [
+        ("ninety days left", days(90), Some(at), at + minutes(360)),
+        ("an hour left", minutes(60), Some(at), at + minutes(20)),
+        ("a moment left", minutes(1), Some(at), at + minutes(10)),
+        ("asked long ago", days(90), Some(at - minutes(360)), at),
+        ("asked before that", days(90), Some(at - days(90)), of_old(days(90)).due().max(at - days(90) + minutes(360))),
+    ];
+    for (what, left, asked, wanted) in rows {
+        assert_eq!(cert_manager::next_at(&of_old(left), asked, at), wanted, "{what}");
+    }
+    let old = of_old(days(90));
+    for (what, asked) in [("never asked", None), ("the clock was set back", Some(at + days(1)))] {
+        assert_eq!(cert_manager::next_at(&old, asked, at), old.due(), "{what}");
+    }
+    let usual = of.signs(&key, dates(minutes(5), days(90)), None);
+    assert_eq!(cert_manager::next_at(&usual, Some(at), at), usual.due());
+    // It has ended: whoever is asked then is not asked at once either.
+    let secret = stored(Some(&stored(None, New::Request(&key, at))), New::Signed(&of_old(minutes(1)), &partner_ca()));
+    let look = |later| Look { stored: Some(&secret), now: at + later, ..Look::default() }.found();
+    let ended = look(minutes(2));
+    assert_eq!((failure(&ended).0, ended.made.is_any(), ended.due), (Reason::Issuing, false, Some(at + minutes(10))));
+    assert!(look(minutes(10)).made.request.is_some());
 }
 
 #[test]
@@ -197,11 +279,11 @@ fn what_was_stored_for_another_identity_or_signed_by_another_issuer_counts_for_n
     }
     // A slip of the pen in issuerRef that is mended finds what was signed before it.
     let key = PrivateKey::generate_p384().unwrap();
-    let asking = stored(Some(&has), New::Request(&key));
+    let asking = stored(Some(&has), New::Request(&key, now()));
     assert_eq!(files(&asking), ["intermediate.key", "intermediate.pem", "request.key"]);
     assert!(Kept::read(Some(&asking), Some("u-1"), &partner_ca()).intermediate.is_some());
     // Whoever has the name next begins anew: what is written for him holds nothing of the one before.
-    let next = asked::secret(&at(), "u-2", Some(&asking), New::Request(&key));
+    let next = asked::secret(&at(), "u-2", Some(&asking), New::Request(&key, now()));
     assert_eq!(files(&next), ["request.key"]);
     assert!(!next.metadata.annotations.unwrap().contains_key(ISSUED_BY));
 }
@@ -213,7 +295,7 @@ fn a_root_and_what_it_signed_are_no_intermediate_of_cert_manager() {
     let built_in = keys::secret(&at(), "u-1", None, &parts);
     assert_ne!(keys::name(&at()), asked::name(&at()), "neither finds the other's Secret");
     assert!(Kept::read(Some(&built_in), Some("u-1"), &partner_ca()).intermediate.is_none());
-    let written = stored(Some(&built_in), New::Request(of.intermediate.key()));
+    let written = stored(Some(&built_in), New::Request(of.intermediate.key(), now()));
     assert!(!files(&written).contains(&"root.key"));
 }
 

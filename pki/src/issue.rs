@@ -275,9 +275,16 @@ impl Intermediate {
         self.validity
     }
 
-    /// When it is renewed.
+    /// When it is renewed: in time before the earliest end of its chain, whoever's that is.
     pub fn due(&self) -> Timestamp {
-        due(Role::Intermediate, &self.validity, &self.chain[0])
+        let lasts = Validity { not_after: self.end, ..self.validity };
+        due(Role::Intermediate, &lasts, &self.chain[0])
+    }
+
+    /// The earliest end of those above it.
+    pub fn end_above(&self) -> Timestamp {
+        // They have been read before.
+        earliest_end(self.chain.get(1..).unwrap_or_default()).unwrap_or(self.end)
     }
 
     /// The earliest end of the chain: no leaf outlives it.

@@ -10,6 +10,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use securelink_id::{Fingerprint, SpiffeId, TrustDomain};
 
+use crate::certificate::certificates_to_pem;
 use crate::issue::{Intermediate, Root};
 use crate::key::PrivateKey;
 use crate::leaf::Leaf;
@@ -64,6 +65,23 @@ impl Organization {
     /// How it trusts a peer by other pins.
     pub fn pins(&self, peer: &TrustDomain, pins: Vec<Fingerprint>) -> PeerTrust {
         PeerTrust { own: self.domain.clone(), peer: peer.clone(), pins }
+    }
+
+    /// The intermediate that it signs for a key, with these dates; below another authority of its own if that has dates.
+    pub fn signs(&self, key: &PrivateKey, own: Validity, above: Option<Validity>) -> Intermediate {
+        let mut chain = vec![self.root.certificate().clone()];
+        let mut signer = PrivateKey::from_pem(&self.root.key().to_pem()).expect("a key");
+        if let Some(dates) = above {
+            let between = PrivateKey::generate_p384().expect("a key");
+            let params = template::root(&self.domain, &between, dates).expect("parameters");
+            let certificate = template::sign(&params, between.pair(), &chain[0], &signer, "an authority");
+            chain.insert(0, certificate.expect("a certificate"));
+            signer = between;
+        }
+        let params = template::intermediate(&self.domain, key, own).expect("parameters");
+        let certificate = template::sign(&params, key.pair(), &chain[0], &signer, "an intermediate");
+        chain.insert(0, certificate.expect("a certificate"));
+        Intermediate::from_pem(&key.to_pem(), &certificates_to_pem(&chain)).expect("an intermediate")
     }
 
     /// Replaces its root, with a transition, and its intermediate.

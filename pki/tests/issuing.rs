@@ -352,3 +352,18 @@ fn a_request_for_an_intermediate_is_known_by_the_key_that_wrote_it() {
         assert!(!Intermediate::is_request_of(wrong, &key), "{wrong}");
     }
 }
+
+#[test]
+fn an_intermediate_is_renewed_in_time_before_those_above_it_end() {
+    let (of, key) = (Organization::new("europol.example"), PrivateKey::generate_p384().unwrap());
+    let until = |end: SignedDuration| Validity { not_before: now() - BACKDATE, not_after: now() + end };
+    let days = |count: i64| hours(24 * count);
+    let alone = of.signs(&key, until(days(90)), None);
+    assert_eq!((alone.end(), alone.end_above()), (now() + days(90), of.root.validity().not_after));
+    let clipped = of.signs(&key, until(days(90)), Some(until(days(10))));
+    assert_eq!((clipped.end(), clipped.end_above()), (now() + days(10), now() + days(10)));
+    assert_eq!(clipped.due(), now() + days(10) - SURVIVAL - MARGIN);
+    assert!(alone.due() > now() + days(20), "its own end is far");
+    let of_its_own = of.signs(&key, until(days(10)), Some(until(days(90))));
+    assert_eq!((of_its_own.due(), of_its_own.end_above()), (clipped.due(), now() + days(90)));
+}

@@ -37,6 +37,8 @@ pub struct Roots {
     pub ends: Option<Timestamp>,
     /// When the next root is used by itself.
     pub switch_at: Option<Timestamp>,
+    /// What else a person may want to see to, though it issues.
+    pub note: Option<String>,
     /// Why nothing can be issued, and for a person what to do: `IssuerFailed`, `RootMissing` or `RootConflict`.
     pub failure: Option<(Reason, String)>,
 }
@@ -144,6 +146,9 @@ fn certificate_ready(identity: &LinkIdentity, roots: &Roots, now: Timestamp) -> 
             }
             if let Some(next) = roots.next() {
                 let _ = write!(message, "; {}", follows(next.fingerprint, roots.switch_at));
+            }
+            if let Some(note) = &roots.note {
+                let _ = write!(message, "; {}", words::clean(note, SENTENCE));
             }
             (true, Reason::Issued, message)
         }

@@ -183,3 +183,11 @@ fn an_issuer_that_ends_before_its_root_is_told_of() {
     let message = &find(&status.conditions, ConditionType::CertificateReady).unwrap().message;
     assert!(message.contains(&format!("ends at {ends}, renew it in time")), "{message}");
 }
+
+#[test]
+fn what_a_person_may_want_to_see_to_stands_behind_what_is_true() {
+    let note = Some("look at its dates".to_owned());
+    let status = told(&identity(Some(pin(1))), &Roots { note, ..one() });
+    let ready = find(&status.conditions, ConditionType::CertificateReady).unwrap();
+    assert!(ready.status == "True" && ready.message.ends_with("; look at its dates"), "{}", ready.message);
+}

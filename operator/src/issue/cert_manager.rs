@@ -5,7 +5,7 @@ pub mod answer;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use kube::api::DynamicObject;
 use securelink_crds::IssuerRef;
@@ -21,6 +21,10 @@ use crate::keys::asked::{Kept, text};
 
 /// Hexadecimal digits of the hash in the name of what is asked.
 const DIGITS: usize = 16;
+
+/// Between two questions of an identity: a third of what the answer to the first had left, held to these. Short enough for an issuer
+/// that signs for an hour, and one that signs for a second is asked six times an hour.
+const PAUSE: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(10), SignedDuration::from_hours(6));
 
 /// Finds a `CertificateRequest` of the identity's namespace.
 pub type Find<'a> = &'a dyn Fn(&str) -> Option<Arc<DynamicObject>>;
@@ -43,10 +47,19 @@ pub fn issuer(
     (hands, now): (Hands, Timestamp),
 ) -> Issuer {
     let mut issuer = Issuer { root: asked.traces.root, ..Issuer::default() };
-    let usable = |held: &Intermediate| now < held.end() && is_ours(asked, asked.place, held).is_ok();
-    let held = kept.intermediate.filter(usable);
-    let is_due = held.as_ref().is_none_or(|held| held.due() <= now);
-    let next = if is_due { issuer.next(asked, kept.request, requests, (hands, now)) } else { Ok(None) };
+    let ours = kept.intermediate.filter(|held| is_ours(asked, asked.place, held).is_ok());
+    let wait = ours.as_ref().map(|held| next_at(held, kept.asked, now)).filter(|at| now < *at);
+    let held = ours.filter(|held| now < held.end());
+    let next = match wait {
+        None => issuer.next(asked, kept.request, requests, (hands, now)),
+        Some(_) if held.is_some() => Ok(None),
+        Some(at) => {
+            issuer.wake(Some(at));
+            Err(issuing(&format!(
+                "what cert-manager signed has ended and it is asked again at {at}; see that its issuer signs for longer"
+            )))
+        }
+    };
     let next = next.unwrap_or_else(|(reason, why)| {
         // While another one signs, what is under way is nobody's concern.
         if held.is_none() || reason != Reason::Issuing {
@@ -57,11 +70,27 @@ pub fn issuer(
     issuer.made.intermediate = next.is_some();
     if let Some(intermediate) = next.or(held) {
         issuer.is_below(&intermediate);
-        issuer.wake(Some(intermediate.due()).filter(|due| *due > now));
+        let at = next_at(&intermediate, kept.asked, now);
+        issuer.wake(Some(at).filter(|at| now < *at));
         issuer.wake(Some(intermediate.end()));
+        // Its own end is ours to see to, those above it are not.
+        issuer.ends = Some(intermediate.end_above());
+        issuer.note = (intermediate.due() <= now && now < at).then(|| {
+            format!("what cert-manager signs is due for renewal at once, so that it is asked again at {at} only: see to its issuer's dates")
+        });
         issuer.intermediate = Some(intermediate);
     }
     issuer
+}
+
+/// When a successor is asked for: when it is due, and not before a pause since the last question. Of an issuer that dates far back, or
+/// is about to end itself, all that it signs is due at once, and it would be asked without end.
+pub fn next_at(held: &Intermediate, asked: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let due = held.due();
+    // One that lies ahead was written before the clock was set.
+    let Some(asked) = asked.filter(|at| *at <= now) else { return due };
+    let third = SignedDuration::from_secs(held.end().duration_since(asked).as_secs() / 3);
+    asked.checked_add(third.clamp(PAUSE.0, PAUSE.1)).map_or(due, |pause| due.max(pause))
 }
 
 impl Issuer {

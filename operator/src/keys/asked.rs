@@ -2,12 +2,11 @@
 //! signing has stored no other finds. What was stored for another identity object of the name, or signed by another issuer than
 //! the one that is asked now, counts for nothing.
 
-use std::collections::BTreeMap;
-
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use securelink_crds::IssuerRef;
-use securelink_crds::keys::{IDENTITY_UID, ISSUED_BY};
+use securelink_crds::keys::{ASKED_AT, IDENTITY_UID, ISSUED_BY};
 use securelink_pki::{Intermediate, PrivateKey};
 use securelink_relay_config::LinkRef;
 
@@ -26,6 +25,8 @@ pub struct Kept {
     pub intermediate: Option<Intermediate>,
     /// The key that it is to sign.
     pub request: Option<PrivateKey>,
+    /// When a key was made last.
+    pub asked: Option<Timestamp>,
 }
 
 impl Kept {
@@ -36,11 +37,12 @@ impl Kept {
             let bytes = secret.data.as_ref().and_then(|data| data.get(file));
             bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())
         });
-        let signed_by = secret.metadata.annotations.as_ref().and_then(|all| all.get(ISSUED_BY));
-        let signed = key.zip(chain).filter(|_| signed_by == Some(&text(issuer)));
+        let note = |name: &str| secret.metadata.annotations.as_ref()?.get(name);
+        let signed = key.zip(chain).filter(|_| note(ISSUED_BY) == Some(&text(issuer)));
         Self {
             intermediate: signed.and_then(|(key, chain)| Intermediate::from_pem(&key, &chain).ok()),
             request: request.and_then(|key| PrivateKey::from_pem(&key).ok()),
+            asked: note(ASKED_AT).and_then(|at| at.parse().ok()),
         }
     }
 }
@@ -48,8 +50,8 @@ impl Kept {
 /// What is new, to be written down.
 #[derive(Clone, Copy, Debug)]
 pub enum New<'a> {
-    /// A key that is to be signed.
-    Request(&'a PrivateKey),
+    /// A key that is to be signed, and when it was made.
+    Request(&'a PrivateKey, Timestamp),
     /// What that issuer signed.
     Signed(&'a Intermediate, &'a IssuerRef),
 }
@@ -61,17 +63,21 @@ pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, new: New<'_>)
     let own = old.filter(|old| is_for(old, Some(uid)));
     let mut data = own.and_then(|old| old.data.clone()).unwrap_or_default();
     data.retain(|file, _| FILES.contains(&file.as_str()));
-    let noted = own.and_then(|old| old.metadata.annotations.as_ref()?.get(ISSUED_BY).cloned());
-    let mut notes = BTreeMap::from_iter(noted.map(|issuer| (ISSUED_BY.to_owned(), issuer)));
+    let mut notes = own.and_then(|old| old.metadata.annotations.clone()).unwrap_or_default();
+    notes.retain(|name, _| [ISSUED_BY, ASKED_AT].contains(&name.as_str()));
+    let mut note = |name: &str, value: String| notes.insert(name.to_owned(), value);
     let mut put = |file: &str, text: &str| data.insert(file.to_owned(), ByteString(text.as_bytes().to_vec()));
     match new {
-        New::Request(key) => drop(put(FILES[0], &key.to_pem())),
+        New::Request(key, at) => {
+            put(FILES[0], &key.to_pem());
+            note(ASKED_AT, format!("{at:.0}"));
+        }
         New::Signed(intermediate, issuer) => {
             put(FILES[1], &intermediate.key().to_pem());
             put(FILES[2], &intermediate.chain_pem());
             // What was asked for is answered.
             data.remove(FILES[0]);
-            notes.insert(ISSUED_BY.to_owned(), text(issuer));
+            note(ISSUED_BY, text(issuer));
         }
     }
     secret.metadata.annotations.get_or_insert_default().append(&mut notes);
