@@ -18,6 +18,8 @@ pub const IDENTITY_UID: &str = "securelink.dev/identity-uid";
 pub const ISSUED_BY: &str = "securelink.dev/issued-by";
 /// On a Secret with an identity's keys: when a key was made last for cert-manager to sign.
 pub const ASKED_AT: &str = "securelink.dev/asked-at";
+/// On a Secret with an identity's keys: how many were made for cert-manager since it has signed one.
+pub const ATTEMPTS: &str = "securelink.dev/attempts";
 /// On a `LinkIdentity`: the fingerprint of the root that is to be replaced. Once another is in use, it asks for nothing.
 pub const REPLACE_ROOT: &str = "securelink.dev/replace-root";
 /// On somebody's Secret: the `LinkIdentity` of its namespace that it may sign for. Other Secrets are not read.

@@ -258,6 +258,67 @@ fn the_pause_between_two_questions_is_a_third_of_what_is_left_within_bounds_and_
 }
 
 #[test]
+fn f38_what_was_refused_is_asked_again_after_a_while_with_another_key() {
+    let (of, key) = (Organization::new("interpol.example"), PrivateKey::generate_p384().unwrap());
+    let hour = SignedDuration::from_hours(1);
+    let with = |mut status: Value, failed: Timestamp| {
+        status["failureTime"] = json!(failed.to_string());
+        Some(request(&key, status))
+    };
+    let useless = answered("rubbish", None);
+    let mut strange = with(useless.clone(), now()).unwrap();
+    strange.metadata.owner_references = None;
+    strange.metadata.creation_timestamp = serde_json::from_value(json!(now().to_string())).unwrap();
+    let once = waits_with(&key);
+    let twice = stored(Some(&once), New::Request(&key, now()));
+    let rows = [
+        ("refused", &once, with(refused("quota"), now()), hour),
+        ("refused again", &twice, with(refused("quota"), now()), hour * 2),
+        ("of no use", &once, with(useless, now()), hour),
+        ("not ours", &once, Some(strange), hour),
+        ("with a time that lies ahead", &once, with(refused("quota"), now() + days(9)), hour),
+    ];
+    for (what, secret, request, pause) in rows {
+        let look = Look { stored: Some(secret), request, ..Look::default() };
+        let resting = look.found();
+        assert_eq!((resting.due, resting.made.is_any()), (Some(now() + pause), false), "{what}");
+        let (reason, why) = failure(&resting);
+        assert!(
+            reason == Reason::IssuerFailed && why.contains(&format!("again at {:.0}", now() + pause)),
+            "{what}: {why}"
+        );
+        let later = Look { now: now() + pause, ..look };
+        assert!(later.found().made.request.is_some_and(|made| made.public_key() != key.public_key()), "{what}");
+        assert_eq!(failure(&later.found()).0, Reason::IssuerFailed, "{what}");
+        assert!(!Look { hands: Hands::Looking, ..later }.found().made.is_any(), "{what}");
+    }
+    let adopted = stored(Some(&twice), New::Signed(&of.intermediate, &partner_ca()));
+    let attempts = |secret: &Secret| Kept::read(Some(secret), Some("u-1"), &partner_ca()).attempts;
+    assert_eq!([&once, &twice, &adopted].map(attempts), [1, 2, 0]);
+    let pauses =
+        [0, 1, 2, 5, 6, u32::MAX].map(|attempts| cert_manager::again_at(now(), attempts).duration_since(now()));
+    assert_eq!(pauses.map(|pause| pause.as_hours()), [1, 1, 2, 16, 24, 24]);
+}
+
+#[test]
+fn what_waits_for_a_person_is_not_asked_again() {
+    let of = Organization::new("interpol.example");
+    let (secret, old) = (waits_with(of.intermediate.key()), Organization::new("interpol.example").root.fingerprint());
+    for (status, reason) in [(json!({}), Reason::Issuing), (signed(&of), Reason::RootConflict)] {
+        let answer = Some(request(of.intermediate.key(), status));
+        let look = Look {
+            stored: Some(&secret),
+            request: answer,
+            recorded: Some(old),
+            now: now() + days(9),
+            ..Look::default()
+        };
+        let found = look.found();
+        assert_eq!((failure(&found).0, found.made.is_any(), found.ask.is_none()), (reason, false, true));
+    }
+}
+
+#[test]
 fn what_was_stored_for_another_identity_or_signed_by_another_issuer_counts_for_nothing() {
     let of = Organization::new("interpol.example");
     let has = stored(None, New::Signed(&of.intermediate, &partner_ca()));
@@ -406,7 +467,7 @@ fn an_answer_is_read_from_what_cert_manager_writes() {
         Answer::read(&serde_json::from_value::<DynamicObject>(object).unwrap())
     };
     let waiting = |why: &str| Answer::Waiting(why.to_owned());
-    let refused = |why: &str| Answer::Refused(why.to_owned());
+    let refused = |why: &str| Answer::Refused { why: why.to_owned(), since: None };
     let (approved, ready) = (condition("Approved", "True", "ok"), condition("Ready", "True", "Issued"));
     assert_eq!(read(json!(null), json!({})), waiting("it is not approved yet"));
     assert_eq!(read(json!([approved]), json!({})), waiting("nobody has answered yet"));
@@ -416,10 +477,19 @@ fn an_answer_is_read_from_what_cert_manager_writes() {
     assert_eq!(read(json!([approved, condition("Ready", "False", "Failed")]), json!({})), refused("Ready Failed"));
     assert_eq!(read(json!([condition("InvalidRequest", "True", "x")]), json!({})), refused("InvalidRequest x"));
     let both = json!({ "certificate": file("chain"), "ca": file("root") });
-    let signed = |root: Option<&str>| Answer::Signed { chain: "chain".to_owned(), root: root.map(str::to_owned) };
+    let signed =
+        |root: Option<&str>| Answer::Signed { chain: "chain".to_owned(), root: root.map(str::to_owned), since: None };
     assert_eq!(read(json!([approved, ready]), both.clone()), signed(Some("root")));
     assert_eq!(read(json!([approved, ready]), json!({ "certificate": file("chain") })), signed(None));
     assert_eq!(read(json!([approved, pending]), both), waiting("Ready Pending"), "it is ready or it is not");
     assert_eq!(read(json!([approved, ready]), json!({ "certificate": "not base64!" })), waiting("Ready Issued"));
     assert!(matches!(read(json!("odd"), json!({})), Answer::Waiting(_)));
+    let mut denied = condition("Denied", "True", "no");
+    denied["lastTransitionTime"] = json!("2026-06-01T00:00:01Z");
+    let since = |more: Value| match read(json!([denied]), more) {
+        Answer::Refused { since, .. } => since.unwrap() - now(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(since(json!({})).get_seconds(), 1);
+    assert_eq!(since(json!({ "failureTime": "2026-06-01T00:00:02Z" })).get_seconds(), 2);
 }

@@ -14,7 +14,7 @@ use securelink_pki::{Intermediate, PrivateKey};
 use securelink_relay_config::Digest;
 use serde_json::{Value, json};
 
-use self::answer::{Answer, Ours, differs};
+use self::answer::{Answer, Ours, created, differs};
 use super::given::{is_of_use, is_ours};
 use super::{Ask, Asked, Failure, Hands, Issuer};
 use crate::keys::asked::{Kept, text};
@@ -25,6 +25,10 @@ const DIGITS: usize = 16;
 /// Between two questions of an identity: a third of what the answer to the first had left, held to these. Short enough for an issuer
 /// that signs for an hour, and one that signs for a second is asked six times an hour.
 const PAUSE: (SignedDuration, SignedDuration) = (SignedDuration::from_mins(10), SignedDuration::from_hours(6));
+
+/// From an answer of no use to the next question, doubled with each from the first to the last: what refused may have passed, and
+/// who refuses for good is not to be asked every hour.
+const AGAIN: (SignedDuration, SignedDuration) = (SignedDuration::from_hours(1), SignedDuration::from_hours(24));
 
 /// Finds a `CertificateRequest` of the identity's namespace.
 pub type Find<'a> = &'a dyn Fn(&str) -> Option<Arc<DynamicObject>>;
@@ -42,16 +46,16 @@ pub fn not_listed(namespace: &str, issuer: &IssuerRef) -> Failure {
 /// Judges what there is, and makes a key where one is to be signed. `requests` finds what was asked; or why nothing can be.
 pub fn issuer(
     asked: Asked<'_>,
-    kept: Kept,
+    mut kept: Kept,
     requests: Result<Find<'_>, Failure>,
     (hands, now): (Hands, Timestamp),
 ) -> Issuer {
     let mut issuer = Issuer { root: asked.traces.root, ..Issuer::default() };
-    let ours = kept.intermediate.filter(|held| is_ours(asked, asked.place, held).is_ok());
+    let ours = kept.intermediate.take().filter(|held| is_ours(asked, asked.place, held).is_ok());
     let wait = ours.as_ref().map(|held| next_at(held, kept.asked, now)).filter(|at| now < *at);
     let held = ours.filter(|held| now < held.end());
     let next = match wait {
-        None => issuer.next(asked, kept.request, requests, (hands, now)),
+        None => issuer.next(asked, &kept, requests, (hands, now)),
         Some(_) if held.is_some() => Ok(None),
         Some(at) => {
             issuer.wake(Some(at));
@@ -93,56 +97,98 @@ pub fn next_at(held: &Intermediate, asked: Option<Timestamp>, now: Timestamp) ->
     asked.checked_add(third.clamp(PAUSE.0, PAUSE.1)).map_or(due, |pause| due.max(pause))
 }
 
+/// When another question follows an answer of no use.
+pub fn again_at(since: Timestamp, attempts: u32) -> Timestamp {
+    let pause = AGAIN.0.saturating_mul(1 << attempts.saturating_sub(1).min(5)).min(AGAIN.1);
+    since.checked_add(pause).unwrap_or(Timestamp::MAX)
+}
+
 impl Issuer {
     /// The intermediate that was asked for, once it is signed.
     fn next(
         &mut self,
         asked: Asked<'_>,
-        key: Option<PrivateKey>,
+        kept: &Kept,
         requests: Result<Find<'_>, Failure>,
         (hands, now): (Hands, Timestamp),
     ) -> Result<Option<Intermediate>, Failure> {
         let find = requests?;
         let Some(by) = &asked.identity.spec.issuer.cert_manager else { return Ok(None) };
         // One that cannot be read is replaced: nothing was signed with it.
-        let Some(key) = key else {
-            if hands == Hands::Making {
-                let made = PrivateKey::generate_p384().map_err(|error| failed(error.to_string()))?;
-                self.made.request = Some(made);
-            }
+        let Some(key) = &kept.request else {
+            self.begin(hands)?;
             return Err(issuing("cert-manager is about to be asked; nothing to do, wait"));
         };
-        let (name, metadata) = (name(&key, &by.issuer_ref), &asked.identity.metadata);
+        let (name, metadata) = (name(key, &by.issuer_ref), &asked.identity.metadata);
         let Some(request) = find(&name) else {
             if hands == Hands::Making {
-                self.ask = Some(ask(asked, name, &key)?);
+                self.ask = Some(ask(asked, name, key)?);
             }
             return Err(issuing("cert-manager is being asked; nothing to do, wait"));
         };
         let place = format!("the CertificateRequest {}/{name}", metadata.namespace.as_deref().unwrap_or_default());
-        let ours = Ours { uid: metadata.uid.as_deref(), issuer: &by.issuer_ref, key: &key };
-        if let Some(why) = differs(&request, &ours) {
-            return Err(failed(format!(
-                "{place} is not ours: {why}; see who may create CertificateRequests there, and {ANEW}"
-            )));
-        }
-        let (chain, root) = match Answer::read(&request) {
-            Answer::Waiting(why) => return Err((Reason::Issuing, waits(&place, &why, &by.issuer_ref))),
-            Answer::Refused(why) => {
-                return Err(failed(format!("{place} was refused: {why}; mend its issuer, then {ANEW}")));
+        let ours = Ours { uid: metadata.uid.as_deref(), issuer: &by.issuer_ref, key };
+        let (chain, root, since) = match differs(&request, &ours).map_or_else(|| Ok(Answer::read(&request)), Err) {
+            Err(why) => {
+                let why = format!("{place} is not ours: {why}; see who may create CertificateRequests there");
+                return Err(self.again(&why, created(&request), kept, (hands, now)));
             }
-            Answer::Signed { chain, root } => (chain, root),
+            Ok(Answer::Waiting(why)) => return Err((Reason::Issuing, waits(&place, &why, &by.issuer_ref))),
+            Ok(Answer::Refused { why, since }) => {
+                let why = format!("{place} was refused: {why}; mend its issuer");
+                return Err(self.again(&why, since, kept, (hands, now)));
+            }
+            Ok(Answer::Signed { chain, root, since }) => (chain, root, since),
         };
-        let pem = key.to_pem();
-        let signed = match root {
-            Some(root) => Intermediate::from_given(&pem, &chain, &root),
-            None => Intermediate::from_pem(&pem, &chain),
-        };
-        let signed = signed.map_err(|error| failed(format!("{place}: {error}; mend its issuer, then {ANEW}")))?;
-        is_ours(asked, &place, &signed)?;
-        is_of_use(asked, &signed, now).map_err(|why| failed(format!("{place}: {why}; then {ANEW}")))?;
-        Ok(Some(signed))
+        match taken(asked, (&chain, root.as_deref()), key, now) {
+            Ok(signed) => {
+                // Another root waits for a person's word, and is not asked for twice.
+                let mend = |why| format!("{why}, or mend its issuer and delete the request");
+                is_ours(asked, &place, &signed).map_err(|(reason, why)| (reason, mend(why)))?;
+                Ok(Some(signed))
+            }
+            Err(why) => Err(self.again(&format!("{place}: {why}; mend its issuer"), since, kept, (hands, now))),
+        }
     }
+
+    /// Makes a key that is to be signed.
+    fn begin(&mut self, hands: Hands) -> Result<(), Failure> {
+        if hands == Hands::Making {
+            let made = PrivateKey::generate_p384().map_err(|error| failed(error.to_string()))?;
+            self.made.request = Some(made);
+        }
+        Ok(())
+    }
+
+    /// Nothing comes of what was asked: after a while another key is made, under whose name nothing stands yet.
+    fn again(&mut self, why: &str, since: Option<Timestamp>, kept: &Kept, (hands, now): (Hands, Timestamp)) -> Failure {
+        let since = since.filter(|at| *at <= now).or(kept.asked).unwrap_or(now);
+        let at = again_at(since, kept.attempts);
+        if at <= now
+            && let Err(failure) = self.begin(hands)
+        {
+            return failure;
+        }
+        self.wake(Some(at).filter(|at| now < *at));
+        failed(format!("{why}: cert-manager is asked again at {at:.0}, or as soon as you delete the request"))
+    }
+}
+
+/// What was signed, if it is of use to this key and to peers.
+fn taken(
+    asked: Asked<'_>,
+    (chain, root): (&str, Option<&str>),
+    key: &PrivateKey,
+    now: Timestamp,
+) -> Result<Intermediate, String> {
+    let pem = key.to_pem();
+    let signed = match root {
+        Some(root) => Intermediate::from_given(&pem, chain, root),
+        None => Intermediate::from_pem(&pem, chain),
+    };
+    let signed = signed.map_err(|error| error.to_string())?;
+    is_of_use(asked, &signed, now)?;
+    Ok(signed)
 }
 
 /// What to do about a request that nothing comes of.

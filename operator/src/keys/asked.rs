@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use securelink_crds::IssuerRef;
-use securelink_crds::keys::{ASKED_AT, IDENTITY_UID, ISSUED_BY};
+use securelink_crds::keys::{ASKED_AT, ATTEMPTS, IDENTITY_UID, ISSUED_BY};
 use securelink_pki::{Intermediate, PrivateKey};
 use securelink_relay_config::LinkRef;
 
@@ -27,6 +27,8 @@ pub struct Kept {
     pub request: Option<PrivateKey>,
     /// When a key was made last.
     pub asked: Option<Timestamp>,
+    /// How many were made since one was signed.
+    pub attempts: u32,
 }
 
 impl Kept {
@@ -43,6 +45,7 @@ impl Kept {
             intermediate: signed.and_then(|(key, chain)| Intermediate::from_pem(&key, &chain).ok()),
             request: request.and_then(|key| PrivateKey::from_pem(&key).ok()),
             asked: note(ASKED_AT).and_then(|at| at.parse().ok()),
+            attempts: attempts(secret),
         }
     }
 }
@@ -71,6 +74,7 @@ pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, new: New<'_>)
         New::Request(key, at) => {
             put(FILES[0], &key.to_pem());
             note(ASKED_AT, format!("{at:.0}"));
+            note(ATTEMPTS, own.map_or(0, attempts).saturating_add(1).to_string());
         }
         New::Signed(intermediate, issuer) => {
             put(FILES[1], &intermediate.key().to_pem());
@@ -83,6 +87,11 @@ pub fn secret(identity: &LinkRef, uid: &str, old: Option<&Secret>, new: New<'_>)
     secret.metadata.annotations.get_or_insert_default().append(&mut notes);
     secret.data = Some(data);
     secret
+}
+
+fn attempts(secret: &Secret) -> u32 {
+    let noted = secret.metadata.annotations.as_ref().and_then(|all| all.get(ATTEMPTS)?.parse().ok());
+    noted.unwrap_or_default()
 }
 
 fn is_for(secret: &Secret, uid: Option<&str>) -> bool {

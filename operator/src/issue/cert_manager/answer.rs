@@ -1,5 +1,6 @@
 //! Reading a `CertificateRequest` (cert-manager.io/v1): whether it is ours, and what became of it.
 
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use kube::api::DynamicObject;
 use securelink_crds::IssuerRef;
@@ -43,14 +44,21 @@ pub fn differs(object: &DynamicObject, ours: &Ours<'_>) -> Option<String> {
 pub enum Answer {
     /// It is neither signed nor refused; for what it waits.
     Waiting(String),
-    /// Nothing will come of it; why.
-    Refused(String),
+    /// Nothing will come of it.
+    Refused {
+        /// Why.
+        why: String,
+        /// Since when.
+        since: Option<Timestamp>,
+    },
     /// It is signed.
     Signed {
         /// The certificate, with some of those above it.
         chain: String,
         /// The root, where cert-manager says which.
         root: Option<String>,
+        /// Since when.
+        since: Option<Timestamp>,
     },
 }
 
@@ -65,20 +73,32 @@ impl Answer {
         let said = |condition: &Value| condition["message"].as_str().unwrap_or("it does not say why").to_owned();
         let holds = |kind: &str| condition(kind).filter(|condition| condition["status"] == "True");
         if let Some(refused) = holds("Denied").or_else(|| holds("InvalidRequest")) {
-            return Self::Refused(said(refused));
+            return Self::Refused { why: said(refused), since: since(object, refused) };
         }
         let ready = condition("Ready");
         if let Some(failed) = ready.filter(|it| it["reason"] == "Failed" || it["reason"] == "Denied") {
-            return Self::Refused(said(failed));
+            return Self::Refused { why: said(failed), since: since(object, failed) };
         }
         let file = |name: &str| {
             let bytes: ByteString = serde_json::from_value(status[name].clone()).ok()?;
             Some(String::from_utf8_lossy(&bytes.0).into_owned()).filter(|text| !text.is_empty())
         };
         match (holds("Ready"), file("certificate")) {
-            (Some(_), Some(chain)) => Self::Signed { chain, root: file("ca") },
+            (Some(ready), Some(chain)) => Self::Signed { chain, root: file("ca"), since: since(object, ready) },
             _ if holds("Approved").is_none() => Self::Waiting("it is not approved yet".to_owned()),
             _ => Self::Waiting(ready.map_or_else(|| "nobody has answered yet".to_owned(), said)),
         }
     }
+}
+
+/// When it came to what a condition says, as far as the request tells.
+fn since(object: &DynamicObject, condition: &Value) -> Option<Timestamp> {
+    let read = |time: &Value| time.as_str().and_then(|text| text.parse().ok());
+    let failed = read(&object.data["status"]["failureTime"]);
+    failed.or_else(|| read(&condition["lastTransitionTime"])).or_else(|| created(object))
+}
+
+/// When it was made.
+pub fn created(object: &DynamicObject) -> Option<Timestamp> {
+    object.metadata.creation_timestamp.as_ref().map(|at| at.0)
 }
