@@ -190,7 +190,8 @@ impl Intermediate {
         Self::assemble(PrivateKey::from_pem(key)?, all)
     }
 
-    /// What to ask somebody else to sign for an intermediate with this key (PKCS#10, PEM): it may sign leaves only.
+    /// What to ask somebody else to sign for an intermediate with this key (PKCS#10, PEM). It asks that it may sign leaves only;
+    /// who signs need not heed that, and cert-manager does not.
     pub fn request(trust_domain: &TrustDomain, key: &PrivateKey) -> Result<String, IssueError> {
         let failed = |_| IssueError::Build("the request for an intermediate");
         let request = template::request(trust_domain, key)?.serialize_request(key.pair()).map_err(failed)?;

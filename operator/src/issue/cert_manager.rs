@@ -225,7 +225,8 @@ fn name(key: &PrivateKey, issuer: &IssuerRef) -> String {
     format!("securelink-{}", &hex[..DIGITS.min(hex.len())])
 }
 
-/// What is asked, in cert-manager's words: an intermediate that may sign leaves only, for as long as one of ours would live.
+/// What is asked, in cert-manager's words: an authority, for as long as an intermediate of ours would live. That it may sign leaves
+/// only stands in the request itself, and cert-manager does not pass it on to its issuers: nothing here relies on it.
 pub fn spec(asked: &Ask, issuer: &IssuerRef) -> Value {
     json!({
         "request": ByteString(asked.request.as_bytes().to_vec()),
