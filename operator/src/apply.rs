@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use securelink_crds::keys::{FIELD_MANAGER, LINK};
 use securelink_plan::drift::{differences, without_surplus};
@@ -24,13 +23,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::caches::Space;
+use crate::caches::{Held, Space, Store};
 use crate::gather::{TakenNames, holder, is_owned};
 use crate::keyed;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
 
-pub use memory::{LAG, Memory};
+pub use memory::{LAG, Latest, Memory};
 
 /// Why objects could not be brought to what was built.
 #[derive(Debug, thiserror::Error)]
@@ -193,21 +192,21 @@ impl Applier<'_> {
 
     async fn bring<K: Kind>(&self, store: &Store<K>, desired: &K, applied: &mut Applied) -> Result<(), ApplyError> {
         let name = desired.name_any();
-        let cached = store.get(&ObjectRef::new(&name).within(&self.link.namespace));
+        let cached = store.get(&self.link.namespace, &name);
         let (latest, lags) = self.memory.latest(self.link, &name, cached);
         if lags {
             applied.look_again(LAG);
         }
         let digest = keyed::hash(desired);
         if let Some(live) = &latest
-            && is_owned(live.as_ref(), self.uid)
-            && self.is_current(live.as_ref())
-            && self.memory.is_in_place(self.link, live.as_ref(), digest)
+            && live.is_owned(self.uid)
+            && self.is_current::<K>(live.version())
+            && self.memory.is_in_place::<K>(self.link, (&name, live.version()), digest)
         {
             return Ok(());
         }
         let wanted = as_value(desired);
-        let live = match latest {
+        let live = match latest.and_then(|latest| latest.read()) {
             Some(live) if !is_owned(live.as_ref(), self.uid) => return Err(self.is_taken(live.as_ref())),
             Some(live) => live,
             None if self.waits::<K>(&name, &wanted, applied) => return Ok(()),
@@ -216,7 +215,7 @@ impl Applier<'_> {
                 None => return Ok(()),
             },
         };
-        if !self.is_current(live.as_ref()) {
+        if !self.is_current::<K>(live.meta().resource_version.as_deref()) {
             return Err(ApplyError::Moved { kind: K::KIND, name });
         }
         let found = differences(&as_value(live.as_ref()), &wanted);
@@ -251,8 +250,8 @@ impl Applier<'_> {
 
     /// Whether an object may be written. A version of the configuration follows from the one before: of two leaders one is
     /// refused.
-    fn is_current<K: Kind>(&self, live: &K) -> bool {
-        K::KIND != ObjectKind::ConfigMap || live.meta().resource_version.as_deref() == self.stored
+    fn is_current<K: Kind>(&self, version: Option<&str>) -> bool {
+        K::KIND != ObjectKind::ConfigMap || version == self.stored
     }
 
     /// Whether to leave for now what others changed or removed: who does it again and again is not fought at full speed
@@ -328,13 +327,11 @@ impl Applier<'_> {
         wanted: &(dyn Fn(&str) -> bool + Sync),
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
-        let ours = |object: &K| {
-            object.labels().get(LINK) == names::selector(&self.link.name).get(LINK)
-                && is_owned(object, self.uid)
-                && object.meta().deletion_timestamp.is_none()
-                && !wanted(&object.name_any())
-        };
-        for object in store.state_filter(ours) {
+        let selector = names::selector(&self.link.name);
+        let labelled = store.concerning(selector.get(LINK).map(String::as_str));
+        let owned = labelled.iter().filter(|held| held.is_owned(self.uid)).filter_map(Held::read);
+        let surplus = owned.filter(|it| it.meta().deletion_timestamp.is_none() && !wanted(&it.name_any()));
+        for object in surplus.collect::<Vec<_>>() {
             let name = object.name_any();
             if self.memory.is_gone(self.link, object.as_ref()) {
                 continue;

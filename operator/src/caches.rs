@@ -4,18 +4,20 @@
 //! links, and Services behind exports in theirs, each only where the operator was granted it (P11).
 
 mod declared;
+mod names;
 mod peers;
 mod space;
+mod store;
+mod text;
 mod watching;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource};
 use securelink_crds::keys::{MANAGED_BY, MANAGER};
 use securelink_crds::{LinkCut, LinkIdentity, LinkPolicy, SecureLink};
 use securelink_relay_config::LinkRef;
@@ -27,7 +29,9 @@ use crate::metrics::Metrics;
 use peers::Peers;
 
 pub use declared::{Cuts, Declarations, DeclaredIdentity, DeclaredLink, Policies};
+pub use names::Names;
 pub use space::{Access, CertificateRequests, Issuers, Space, Target, certificate_request};
+pub use store::{Held, Store, Writer};
 pub use watching::{Denial, Watching};
 
 /// Everything that is watched.
@@ -51,10 +55,10 @@ impl Caches {
         let peers = Arc::new(Peers::default());
         let saw = {
             let peers = Arc::clone(&peers);
-            move |object: &DynamicObject| peers.saw(object)
+            move |event: &_, store: &_| peers.follow(event, store)
         };
-        let stores = Links {
-            links: watching.dynamic::<SecureLink>(saw, |object, gone| match (named(object), gone) {
+        let stores = Kinds {
+            links: Driven::watch(&watching, saw, |object, gone| match (named(object), gone) {
                 (Some(link), true) => Change::Gone(Gone {
                     link,
                     uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -64,13 +68,15 @@ impl Caches {
                 (Some(link), false) => Change::Declared(link),
                 (None, _) => Change::Everything,
             }),
-            identities: watching.dynamic::<LinkIdentity>(
-                |_| {},
+            identities: Driven::watch(
+                &watching,
+                |_, _| {},
                 |object, _| named(object).map_or(Change::Everything, Change::Identity),
             ),
-            policies: watching.dynamic::<LinkPolicy>(|_| {}, |_, _| Change::Everything),
-            cuts: watching.dynamic::<LinkCut>(
-                |_| {},
+            policies: watching.dynamic::<LinkPolicy>(|_, _| {}, |_, _| Change::Everything),
+            cuts: Driven::watch(
+                &watching,
+                |_, _| {},
                 |object, _| Change::Brake {
                     namespace: object.metadata.namespace.clone().unwrap_or_default(),
                     link: object.data["spec"]["linkRef"]["name"].as_str().map(str::to_owned),
@@ -99,13 +105,13 @@ impl Caches {
     /// Waits until everything that is watched in the whole cluster has been seen once.
     pub async fn ready(&self) {
         self.declared.ready().await;
-        let _ = self.namespaces.wait_until_ready().await;
-        let _ = self.keys.wait_until_ready().await;
+        self.namespaces.seen().await;
+        self.keys.seen().await;
     }
 
     /// The labels of a namespace, if it is there.
     pub fn labels(&self, namespace: &str) -> Option<Arc<PartialObjectMeta<Namespace>>> {
-        self.namespaces.get(&ObjectRef::new(namespace))
+        self.namespaces.get("", namespace)?.read()
     }
 
     /// What belongs to links in a namespace; watched from now on.
@@ -147,15 +153,13 @@ impl Caches {
     /// Ends the watches that no link needs any more, and forgets what was judged of objects that are gone.
     pub fn forget_gone(&self) {
         self.declared.forget_gone();
-        let links = self.declared.links().state();
-        let spaces: HashSet<String> = links.iter().filter_map(|link| link.metadata.namespace.clone()).collect();
-        let exports = links.iter().flat_map(|link| link.data["spec"]["exports"].as_array().into_iter().flatten());
-        let targets: HashSet<&str> = exports.filter_map(|export| export["target"]["namespace"].as_str()).collect();
+        let spaces: HashSet<String> = self.declared.all_links().into_iter().map(|link| link.namespace).collect();
+        let targets = self.declared.targets();
         let mut watched = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|namespace, _| spaces.contains(namespace));
         drop(watched);
         let mut watched = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.retain(|namespace, _| targets.contains(namespace.as_str()));
+        watched.retain(|namespace, _| targets.contains(namespace));
         drop(watched);
         let identities: HashSet<String> =
             self.declared.all_identities().into_iter().map(|identity| identity.namespace).collect();
@@ -168,25 +172,37 @@ impl Caches {
 }
 
 /// The stores of our own kinds.
-pub struct Links {
-    /// `SecureLink`s.
-    pub links: Store<DynamicObject>,
-    /// `LinkIdentity`s.
-    pub identities: Store<DynamicObject>,
-    /// `LinkPolicy`s.
-    pub policies: Store<DynamicObject>,
-    /// `LinkCut`s.
-    pub cuts: Store<DynamicObject>,
+struct Kinds {
+    links: Driven<SecureLink>,
+    identities: Driven<LinkIdentity>,
+    policies: Store<DynamicObject>,
+    cuts: Driven<LinkCut>,
 }
 
-/// How an object of one of our kinds is looked up.
-pub fn reference<K: kube::Resource<DynamicType = ()>>(at: &LinkRef) -> ObjectRef<DynamicObject> {
-    ObjectRef::new_with(&at.name, ApiResource::erase::<K>(&())).within(&at.namespace)
+/// One of our own kinds whose objects are driven.
+struct Driven<K: Resource<DynamicType = ()> + 'static> {
+    objects: Store<DynamicObject>,
+    names: Names<K>,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static> Driven<K> {
+    fn watch(
+        watching: &Watching,
+        mut saw: impl FnMut(&Event<DynamicObject>, &Store<DynamicObject>) + Send + 'static,
+        change: impl Fn(&DynamicObject, bool) -> Change + Send + 'static,
+    ) -> Self {
+        let (names, mut follow) = names::names();
+        let saw = move |event: &_, store: &_| {
+            follow(event);
+            saw(event, store);
+        };
+        Self { objects: watching.dynamic::<K>(saw, change), names }
+    }
 }
 
 /// The namespace and name of an object.
-pub fn named(object: &DynamicObject) -> Option<LinkRef> {
-    let metadata = &object.metadata;
+pub fn named<K: Resource>(object: &K) -> Option<LinkRef> {
+    let metadata = object.meta();
     Some(LinkRef { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
 }
 

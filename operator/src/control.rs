@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::PostParams;
-use kube::runtime::reflector::ObjectRef;
 use securelink_crds::keys::{COMPONENT, MANAGED_BY, MANAGER, NAME, PRODUCT};
 use securelink_pki::control::{ControlAuthority, ControllerError};
 use securelink_pki::issue::IssueError;
@@ -124,7 +123,6 @@ impl Held {
 /// Keeps up with the Secret until `stop`. All links are looked at again when relays are to trust another CA.
 pub async fn follow(world: Arc<World>, controller: Arc<Controller>, stop: CancellationToken) {
     let mut changes = world.hub.listen();
-    let at = ObjectRef::<Secret>::new(SECRET).within(&world.namespace);
     let mut first = true;
     loop {
         if !std::mem::take(&mut first) {
@@ -139,7 +137,8 @@ pub async fn follow(world: Arc<World>, controller: Arc<Controller>, stop: Cancel
                 None => return,
             }
         }
-        let Some(stored) = world.sources.caches.keys.get(&at) else { continue };
+        let stored = world.sources.caches.keys.get(&world.namespace, SECRET);
+        let Some(stored) = stored.and_then(|stored| stored.read()) else { continue };
         match controller.adopt(&stored) {
             Ok(false) => {}
             Ok(true) => {

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::api::DynamicObject;
+use kube::api::PartialObjectMeta;
 use kube::runtime::controller::{Action, Config, applier};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use securelink_crds::conditions::Reason;
-use securelink_crds::{LinkCut, LinkIdentity, SecureLink};
+use securelink_crds::keys::LINK;
+use securelink_plan::names::{relay, selector};
 use securelink_plan::objects::{Inputs, Objects};
 use securelink_plan::relays::{combine, hindrance};
 use securelink_plan::{Certificate, Observed, Orders, Verdict, above, next_deadline, validate, widened_by};
@@ -22,7 +23,7 @@ use securelink_relay_config::{LinkRef, Millis, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applied, Applier, ApplyError, LAG};
-use crate::caches::{named, reference};
+use crate::caches::{Held, Names, named};
 use crate::cut::{pods, relay_pods};
 use crate::gather::{Known, NotYet, gather};
 use crate::hub::{Change, Gone, Listener};
@@ -103,9 +104,9 @@ pub async fn run(world: Arc<World>, stop: CancellationToken) {
         },
     };
     tokio::join!(
-        drive::<SecureLink, _>(&world, declared.links().clone(), &stop, links),
-        drive::<LinkIdentity, _>(&world, declared.identities().clone(), &stop, identities),
-        drive::<LinkCut, _>(&world, declared.cut_objects().clone(), &stop, cuts),
+        drive(&world, declared.link_names(), &stop, links),
+        drive(&world, declared.identity_names(), &stop, identities),
+        drive(&world, declared.cut_names(), &stop, cuts),
     );
 }
 
@@ -120,27 +121,27 @@ struct Way<F> {
 
 type Work = std::pin::Pin<Box<dyn Future<Output = Result<Action, ReconcileError>> + Send>>;
 
-async fn drive<K, F>(world: &Arc<World>, store: Store<DynamicObject>, stop: &CancellationToken, way: Way<F>)
+async fn drive<K, F>(world: &Arc<World>, names: Names<K>, stop: &CancellationToken, way: Way<F>)
 where
-    K: kube::Resource<DynamicType = ()>,
+    K: kube::Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
     F: Fn(LinkRef, Arc<World>) -> Work + Clone + Send + Sync + 'static,
 {
     let Way { kind, requests, work } = way;
     let queue = queue::<K>(Arc::clone(world), world.hub.listen(), requests).take_until(stop.clone().cancelled_owned());
-    let reconciler = move |object: Arc<DynamicObject>, world: Arc<World>| {
+    let reconciler = move |object: Arc<PartialObjectMeta<K>>, world: Arc<World>| {
         let work = work.clone();
         Box::pin(async move {
-            let Some(at) = named(&object) else { return Ok(Action::await_change()) };
+            let Some(at) = named(object.as_ref()) else { return Ok(Action::await_change()) };
             attempt(kind, &at, &world, work(at.clone(), Arc::clone(&world))).await
         })
     };
-    let policy = move |object: Arc<DynamicObject>, error: &ReconcileError, world: Arc<World>| {
-        let Some(at) = named(&object) else { return Action::await_change() };
+    let policy = move |object: Arc<PartialObjectMeta<K>>, error: &ReconcileError, world: Arc<World>| {
+        let Some(at) = named(object.as_ref()) else { return Action::await_change() };
         tracing::warn!(kind, object = %at, %error, "not reconciled");
         Action::requeue(world.failures.failed(kind, &at))
     };
     let config = Config::default().concurrency(AT_ONCE);
-    let done = applier(reconciler, policy, Arc::clone(world), store, queue, config);
+    let done = applier(reconciler, policy, Arc::clone(world), names, queue, config);
     // What was queued and is gone by now, and errors that were told already.
     done.for_each(|_| async {}).await;
 }
@@ -176,15 +177,15 @@ fn queue<K: kube::Resource<DynamicType = ()>>(
     world: Arc<World>,
     changes: Listener,
     requests: fn(&World, Change) -> Vec<LinkRef>,
-) -> impl Stream<Item = Result<ObjectRef<DynamicObject>, std::convert::Infallible>> {
+) -> impl Stream<Item = Result<ObjectRef<PartialObjectMeta<K>>, std::convert::Infallible>> {
     let first = stream::iter([Change::Everything]);
     let later = stream::unfold(changes, |mut changes| async move {
         let change = changes.next().await?;
         Some((change, changes))
     });
     first.chain(later).flat_map(move |change| {
-        let wanted = requests(&world, change).into_iter().map(|at| Ok(reference::<K>(&at)));
-        stream::iter(wanted.collect::<Vec<_>>())
+        let wanted = requests(&world, change).into_iter();
+        stream::iter(wanted.map(|at| Ok(ObjectRef::new(&at.name).within(&at.namespace))).collect::<Vec<_>>())
     })
 }
 
@@ -198,7 +199,7 @@ fn link_requests(world: &World, change: Change) -> Vec<LinkRef> {
             let Some(found) = declared.link(&link) else { return Vec::new() };
             // Which of several links to one organization is accepted depends on what the others have come to.
             let mut wanted: Vec<LinkRef> =
-                declared.rivals(&found.object).iter().filter_map(|other| named(other)).collect();
+                declared.rivals(&found.object).iter().filter_map(|other| named(other.as_ref())).collect();
             if !world.written.is_echo(&link, &found.object) {
                 wanted.push(link);
             }
@@ -369,8 +370,8 @@ fn is_unheard(world: &World, known: &Known, words: &[Word]) -> bool {
 /// What keeps the relays from answering.
 fn silent(known: &Known, link: &LinkRef) -> Option<(Reason, String)> {
     let space = known.space.as_ref()?;
-    let name = securelink_plan::names::relay(&link.name);
-    let deployment = space.deployments.get(&ObjectRef::new(&name).within(&link.namespace));
+    let name = relay(&link.name);
+    let deployment = space.deployments.get(&link.namespace, &name).and_then(|held| held.read());
     let found = relay_pods(space, link);
     hindrance(deployment.as_deref(), &found.iter().map(AsRef::as_ref).collect::<Vec<_>>())
 }
@@ -378,8 +379,11 @@ fn silent(known: &Known, link: &LinkRef) -> Option<(Reason, String)> {
 /// Somebody else's policies that select the relays.
 fn widening(known: &Known, link: &LinkRef) -> Vec<String> {
     let Some(space) = &known.space else { return Vec::new() };
-    let (policies, found) = (space.network_policies.state(), relay_pods(space, link));
-    let policies: Vec<_> = policies.iter().map(AsRef::as_ref).collect();
+    let (selector, found) = (selector(&link.name), relay_pods(space, link));
+    let mut held = space.network_policies.concerning(selector.get(LINK).map(String::as_str));
+    held.extend(space.network_policies.concerning(None));
+    let read: Vec<_> = held.iter().filter_map(Held::read).collect();
+    let policies: Vec<_> = read.iter().map(AsRef::as_ref).collect();
     let labels: Vec<_> = found.iter().map(|pod| pod.labels()).collect();
     widened_by(link, &known.uid, &policies, &labels)
 }

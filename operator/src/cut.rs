@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use securelink_crds::SecureLink;
 use securelink_crds::keys::LINK;
 use securelink_plan::{
     CutOrder, Declared, Sight, Verdict, cut_of_deleted, cut_orders, cuts_in_sight, names, peer_names,
@@ -20,7 +19,7 @@ use securelink_plan::{salvage_cut, validate};
 use securelink_relay_config::LinkRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::caches::{Caches, DeclaredLink, Space, reference};
+use crate::caches::{Caches, DeclaredLink, Held, Space};
 use crate::gather::gather;
 use crate::hub::Change;
 use crate::relays::{Basis, RelayPod};
@@ -98,8 +97,7 @@ impl Pending {
         let declared = &world.sources.caches.declared;
         let braked: BTreeSet<String> = declared.all_cuts().into_iter().map(|cut| cut.namespace).collect();
         for link in declared.all_links().into_iter().chain(world.relays.links()).filter(wanted) {
-            let is_gone = declared.links().get(&reference::<SecureLink>(&link)).is_none();
-            let urgent = is_gone || braked.contains(&link.namespace);
+            let urgent = !declared.has_link(&link) || braked.contains(&link.namespace);
             if urgent { &mut self.braked } else { &mut self.others }.insert(link);
         }
     }
@@ -120,7 +118,13 @@ fn attempt(world: &Arc<World>, link: &LinkRef) {
 /// Keeps up with a link's relays, and tells them what is cut: first what needs nothing else, then what the verdict says.
 fn look(world: &Arc<World>, link: &LinkRef) {
     let caches = &world.sources.caches;
-    let Some(declared) = caches.declared.link(link) else { return gone(world, link) };
+    let Some(declared) = caches.declared.link(link) else {
+        // What is there and could not be read is not gone.
+        if !caches.declared.has_link(link) {
+            gone(world, link);
+        }
+        return;
+    };
     let space = caches.space(&link.namespace);
     let uid = declared.object.metadata.uid.clone().unwrap_or_default();
     let kept = world.relays.basis(link);
@@ -201,9 +205,8 @@ fn forget(world: &World, link: &LinkRef) {
     world.prune();
     update_status::forget(world, link);
     let declared = &world.sources.caches.declared;
-    let is_gone = |link: &LinkRef| declared.links().get(&reference::<SecureLink>(link)).is_none();
     // While others are being parted with, the watch that says when their relays are gone goes on.
-    if !world.relays.links().iter().any(is_gone) {
+    if world.relays.links().iter().all(|link| declared.has_link(link)) {
         world.sources.caches.forget_gone();
     }
 }
@@ -216,12 +219,11 @@ pub fn pods(space: &Space, link: &LinkRef) -> Option<BTreeSet<RelayPod>> {
 /// The relays' pods of a link, as they are.
 pub fn relay_pods(space: &Space, link: &LinkRef) -> Vec<Arc<Pod>> {
     let (selector, deployment) = (names::selector(&link.name), names::relay(&link.name));
-    let ours = |pod: &Pod| {
-        pod.labels().contains_key(LINK)
-            && selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
-            && is_of(pod, &deployment)
+    let ours = |pod: &Arc<Pod>| {
+        selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value)) && is_of(pod, &deployment)
     };
-    space.pods.state_filter(ours)
+    let labelled = space.pods.concerning(selector.get(LINK).map(String::as_str));
+    labelled.iter().filter_map(Held::read).filter(ours).collect()
 }
 
 /// Whether a Deployment's pod: its `ReplicaSet` has the Deployment's name and a hash. A label proves nothing.

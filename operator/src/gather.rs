@@ -5,9 +5,8 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::DynamicObject;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt as _};
 use securelink_crds::SecureLinkStatus;
 use securelink_crds::conditions::{ConditionType, Reason, find};
@@ -18,7 +17,7 @@ use securelink_relay_config::{LinkRef, Snapshot};
 use serde_json::Value;
 
 use crate::apply::{Kind, Memory};
-use crate::caches::{Access, Caches, DeclaredIdentity, DeclaredLink, Space};
+use crate::caches::{Access, Caches, DeclaredIdentity, DeclaredLink, Held, Space, Store};
 use crate::settings::Installed;
 use crate::sound::Sound;
 
@@ -152,9 +151,9 @@ struct Of<'a> {
 impl Of<'_> {
     /// An object of the link by its name, if it is its own.
     fn owned<K: Kind>(&self, store: &Store<K>, name: &str) -> Option<Arc<K>> {
-        let cached = store.get(&ObjectRef::new(name).within(&self.link.namespace));
+        let cached = store.get(&self.link.namespace, name);
         let (latest, _) = self.memory.latest(self.link, name, cached);
-        latest.filter(|object| is_owned(object.as_ref(), self.uid))
+        latest.filter(|latest| latest.is_owned(self.uid))?.read()
     }
 }
 
@@ -278,9 +277,8 @@ fn cluster(
     };
     let Some(space) = space else { return Ok(cluster) };
     for (export, namespace, name) in targets(declared, accepted, &link.namespace) {
-        let at = ObjectRef::<Service>::new(&name).within(&namespace);
         let service = if namespace == link.namespace {
-            space.services.get(&at)
+            space.services.get(&namespace, &name)
         } else {
             // Nothing is watched for a slip of the pen.
             if sources.caches.labels(&namespace).is_none() {
@@ -293,11 +291,11 @@ fn cluster(
                     cluster.unreadable.insert(namespace.clone(), format!("{} {}", denial.verb, denial.resource));
                     None
                 }
-                Access::Ready => target.services.get(&at),
+                Access::Ready => target.services.get(&namespace, &name),
             }
         };
-        if let Some(service) = service {
-            cluster.services.insert(export, service.as_ref().clone());
+        if let Some(service) = service.as_ref().and_then(Held::read) {
+            cluster.services.insert(export, Arc::unwrap_or_clone(service));
         }
     }
     for (kind, name) in needed(declared, accepted, link) {
@@ -341,8 +339,8 @@ fn foreign(space: &Space, kind: ObjectKind, wanted: &ObjectName<'_>) -> Option<S
 
 impl ObjectName<'_> {
     fn holder<K: Kind>(&self, store: &Store<K>) -> Option<String> {
-        let found = store.get(&ObjectRef::new(self.name).within(&self.link.namespace))?;
-        (!is_owned(found.as_ref(), self.uid)).then(|| holder(found.as_ref()))
+        let found = store.get(&self.link.namespace, self.name).filter(|found| !found.is_owned(self.uid))?;
+        Some(holder(found.read()?.as_ref()))
     }
 }
 

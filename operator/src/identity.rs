@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 use securelink_crds::conditions::Reason;
 use securelink_crds::keys::{FIELD_MANAGER, FINALIZER};
@@ -18,7 +17,7 @@ use securelink_relay_config::LinkRef;
 use serde_json::json;
 
 use crate::ask;
-use crate::caches::{Access, DeclaredIdentity, Denial};
+use crate::caches::{Access, DeclaredIdentity, Denial, Held};
 use crate::gather::NotYet;
 use crate::issue::cert_manager;
 use crate::issue::{Asked, Hands, Issuer, built_in, given};
@@ -58,7 +57,7 @@ pub async fn reconcile(at: &LinkRef, world: &World) -> Result<Action, IdentityEr
         finalizers(at, world, &declared, true).await?;
     }
     let now = Timestamp::now();
-    let stored = stored(at, world, identity.spec.issuer.cert_manager.is_some());
+    let stored = stored(at, world, identity.spec.issuer.cert_manager.is_some()).and_then(|stored| stored.read());
     // What is missing wakes it when it comes.
     let Ok(Some(mut issuer)) = judge((at, world), &declared, stored.as_deref(), Hands::Making, now) else {
         return Ok(Action::requeue(LATEST));
@@ -101,10 +100,12 @@ pub fn issuer(
     let kinds = declared.identity.as_ref().map(|identity| &identity.spec.issuer);
     let stored = stored(at, world, kinds.is_some_and(|kinds| kinds.cert_manager.is_some()));
     let is_built_in = kinds.is_some_and(|kinds| kinds.built_in.is_some());
-    let versions = (declared.object.resource_version(), stored.as_ref().and_then(|secret| secret.resource_version()));
+    let version = stored.as_ref().and_then(|secret| secret.version().map(str::to_owned));
+    let versions = (declared.object.resource_version(), version);
     if is_built_in && let Some(known) = world.looked.get(at, &versions, now) {
         return Ok(Some(known));
     }
+    let stored = stored.and_then(|stored| stored.read());
     let Some(found) = judge((at, world), declared, stored.as_deref(), Hands::Looking, now)? else { return Ok(None) };
     // Of keys that others give, more than these versions decides: nobody would ask for them.
     if !is_built_in {
@@ -144,7 +145,7 @@ fn judge(
             Access::Starting => return Err(starting()),
             Access::Denied(denial) => Issuer::failed(recorded.root, not_granted(&at.namespace, &denial)),
             Access::Ready => {
-                let found = issuers.secrets.get(&ObjectRef::new(&secret.name).within(&at.namespace));
+                let found = issuers.secrets.get(&at.namespace, &secret.name).and_then(|held| held.read());
                 given::issuer(asked, found.as_deref(), now)
             }
         }
@@ -192,9 +193,9 @@ fn not_granted(namespace: &str, denial: &Denial) -> (Reason, String) {
 }
 
 /// The Secret with an identity's keys, for the way in which it is signed.
-fn stored(at: &LinkRef, world: &World, is_asked: bool) -> Option<Arc<Secret>> {
+fn stored(at: &LinkRef, world: &World, is_asked: bool) -> Option<Held<Secret>> {
     let name = if is_asked { asked::name(at) } else { keys::name(at) };
-    world.sources.caches.keys.get(&ObjectRef::new(&name).within(&world.namespace))
+    world.sources.caches.keys.get(&world.namespace, &name)
 }
 
 /// Where a root is, for messages.
@@ -328,13 +329,8 @@ async fn release(at: &LinkRef, world: &World, declared: &DeclaredIdentity) -> Re
     if !has_finalizer(declared) {
         return Ok(Action::await_change());
     }
-    let used = |link: &LinkRef| {
-        let object =
-            world.sources.caches.declared.links().get(&crate::caches::reference::<securelink_crds::SecureLink>(link));
-        link.namespace == at.namespace
-            && object.is_some_and(|object| object.data["spec"]["identityRef"]["name"].as_str() == Some(&at.name))
-    };
-    if world.sources.caches.declared.all_links().iter().any(used) {
+    let links = world.sources.caches.declared.links_within(&at.namespace);
+    if links.iter().any(|link| link.data["spec"]["identityRef"]["name"].as_str() == Some(&at.name)) {
         // The last link that goes wakes it.
         return Ok(Action::requeue(LATEST));
     }

@@ -3,8 +3,6 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DynamicObject;
-use kube::runtime::reflector::ObjectRef;
-use securelink_crds::SecureLink;
 use securelink_id::Fingerprint;
 use securelink_pki::Leaf;
 use securelink_plan::names;
@@ -12,8 +10,7 @@ use securelink_plan::objects::{LEAF_CHAIN, LEAF_KEY};
 use securelink_relay_config::LinkRef;
 use serde_json::Value;
 
-use crate::caches::{Access, DeclaredIdentity, reference};
-use crate::gather::is_owned;
+use crate::caches::{Access, DeclaredIdentity};
 use crate::world::World;
 
 /// What is known of an identity's root.
@@ -60,10 +57,8 @@ pub fn of(world: &World, at: &LinkRef, declared: &DeclaredIdentity) -> Option<Tr
     let caches = &world.sources.caches;
     let links: Vec<_> = caches
         .declared
-        .all_links()
+        .links_within(&at.namespace)
         .into_iter()
-        .filter(|link| link.namespace == at.namespace)
-        .filter_map(|link| caches.declared.links().get(&reference::<SecureLink>(&link)))
         .filter(|link| link.data["spec"]["identityRef"]["name"].as_str() == Some(&at.name))
         .collect();
     let told = links.iter().fold(own, |traces, link| {
@@ -82,9 +77,9 @@ pub fn of(world: &World, at: &LinkRef, declared: &DeclaredIdentity) -> Option<Tr
             let domain = declared.object.data["spec"]["trustDomain"].as_str().unwrap_or_default();
             let leaf = |link: &DynamicObject| {
                 let name = names::leaf(link.metadata.name.as_deref()?);
-                let secret = space.secrets.get(&ObjectRef::new(&name).within(&at.namespace))?;
+                let secret = space.secrets.get(&at.namespace, &name)?;
                 let uid = link.metadata.uid.as_deref().unwrap_or_default();
-                is_owned(secret.as_ref(), uid).then(|| of_leaf(&secret, domain))
+                secret.is_owned(uid).then(|| secret.read()).flatten().map(|secret| of_leaf(&secret, domain))
             };
             let found = links.iter().filter_map(|link| leaf(link));
             Some(found.fold(told, |traces, found| traces.or(found.root, found.any)))
@@ -124,6 +119,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use k8s_openapi::ByteString;
+    use securelink_crds::SecureLink;
     use securelink_pki::testing::Organization;
     use serde_json::json;
 

@@ -40,4 +40,4 @@ pub use status::words::without_local_ports;
 pub use status::{Certificate, LeafInUse, Observed, PROBE_FRESH, next_deadline, status};
 pub use validated::{Target, ValidatedExport, ValidatedExpose, ValidatedImport, ValidatedLink};
 pub use verdict::{About, Base, Problem, Verdict, validate};
-pub use widened::widened_by;
+pub use widened::{selects_only, widened_by};

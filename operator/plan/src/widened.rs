@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
+use securelink_crds::keys::LINK;
 use securelink_relay_config::LinkRef;
 
 use crate::names::{self, Component};
@@ -29,6 +30,13 @@ pub fn widened_by(
         metadata.name.clone().filter(|_| here && !ours && selected && allows(spec))
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The one link, by the label of its relays, beside which a policy widens none: it asks for that label. `None` where it may
+/// select relays of any.
+pub fn selects_only(policy: &NetworkPolicy) -> Option<&str> {
+    let labels = policy.spec.as_ref()?.pod_selector.as_ref()?.match_labels.as_ref()?;
+    labels.get(LINK).map(String::as_str)
 }
 
 /// Whether it has a rule that counts: rules for a direction that `policyTypes` leaves out do not.

@@ -5,7 +5,7 @@ mod support;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use securelink_plan::names::{Component, labels};
-use securelink_plan::{validate, widened_by};
+use securelink_plan::{selects_only, validate, widened_by};
 
 use support::cluster::{Around, UID, objects, read, settle};
 use support::{LINK, file, gather, link_ref, snapshot_of};
@@ -50,6 +50,22 @@ fn f82_a_policy_that_allows_nothing_or_selects_others_is_not() {
     let mut elsewhere = policy("{podSelector: {}, ingress: [{}]}");
     elsewhere.metadata.namespace = Some("records".to_owned());
     assert_eq!(names(&[elsewhere]), Vec::<String>::new());
+}
+
+#[test]
+fn f82_a_policy_that_selects_only_another_links_relays_widens_nothing_here() {
+    for (spec, only) in [
+        ("{podSelector: {}, ingress: [{}]}", None),
+        ("{ingress: [{}]}", None),
+        ("{podSelector: {matchLabels: {team: liaison}}, ingress: [{}]}", None),
+        ("{podSelector: {matchExpressions: [{key: securelink.dev/link, operator: Exists}]}, ingress: [{}]}", None),
+        ("{podSelector: {matchLabels: {securelink.dev/link: europol}}, ingress: [{}]}", Some("europol")),
+        ("{podSelector: {matchLabels: {securelink.dev/link: other}}, ingress: [{}]}", Some("other")),
+    ] {
+        let policy = policy(spec);
+        assert_eq!(selects_only(&policy), only, "{spec}");
+        assert_eq!(names(&[policy]).is_empty(), only.is_some_and(|only| only != "europol"), "{spec}");
+    }
 }
 
 #[test]

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::{Resource, ResourceExt as _};
+use kube::ResourceExt as _;
 use securelink_plan::ObjectKind;
 use securelink_plan::drift::Differences;
 use securelink_relay_config::LinkRef;
 use serde_json::Value;
 
 use super::Kind;
+use crate::caches::Held;
+use crate::gather::is_owned;
 use crate::keyed;
 
 /// For how long what was written counts although the cache does not show it: beyond, the cache is believed (fault F10).
@@ -46,20 +48,57 @@ struct Entry {
     repairs: Option<(u32, Instant)>,
 }
 
+/// The newest that is known of an object.
+pub enum Latest<K> {
+    /// What the cache shows.
+    Seen(Held<K>),
+    /// What was written, and the cache does not show yet.
+    Written(Arc<K>),
+}
+
+impl<K: Kind> Latest<K> {
+    /// Its resourceVersion.
+    pub fn version(&self) -> Option<&str> {
+        match self {
+            Self::Seen(held) => held.version(),
+            Self::Written(object) => object.meta().resource_version.as_deref(),
+        }
+    }
+
+    /// Whether the link of that uid controls it.
+    pub fn is_owned(&self, uid: &str) -> bool {
+        match self {
+            Self::Seen(held) => held.is_owned(uid),
+            Self::Written(object) => is_owned(object.as_ref(), uid),
+        }
+    }
+
+    /// The object itself.
+    pub fn read(&self) -> Option<Arc<K>> {
+        match self {
+            Self::Seen(held) => held.read(),
+            Self::Written(object) => Some(Arc::clone(object)),
+        }
+    }
+}
+
 impl Memory {
     /// The newer of what the cache shows and what was written; whether the cache lags.
-    pub fn latest<K: Kind>(&self, link: &LinkRef, name: &str, cached: Option<Arc<K>>) -> (Option<Arc<K>>, bool) {
+    pub fn latest<K: Kind>(&self, link: &LinkRef, name: &str, cached: Option<Held<K>>) -> (Option<Latest<K>>, bool) {
+        let seen = |cached: Option<Held<K>>| (cached.map(Latest::Seen), false);
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&(K::KIND, link.clone(), name.to_owned())) else { return (cached, false) };
+        let Some(entry) = entries.get_mut(&(K::KIND, link.clone(), name.to_owned())) else { return seen(cached) };
         entry.written.take_if(|(_, at)| at.elapsed() >= LAG);
         let written = entry.written.as_ref().and_then(|(object, _)| Arc::clone(object).downcast::<K>().ok());
         match (written, cached) {
-            (Some(written), Some(cached)) if version(written.as_ref()) <= version(cached.as_ref()) => {
+            (Some(written), Some(cached))
+                if version(written.resource_version().as_deref()) <= version(cached.version()) =>
+            {
                 entry.written = None;
-                (Some(cached), false)
+                seen(Some(cached))
             }
-            (Some(written), _) => (Some(written), true),
-            (None, cached) => (cached, false),
+            (Some(written), _) => (Some(Latest::Written(written)), true),
+            (None, cached) => seen(cached),
         }
     }
 
@@ -141,11 +180,11 @@ impl Memory {
     }
 
     /// Whether that is remembered: comparing the two again would find nothing.
-    pub fn is_in_place<K: Kind>(&self, link: &LinkRef, live: &K, digest: u64) -> bool {
+    pub fn is_in_place<K: Kind>(&self, link: &LinkRef, (name, version): (&str, Option<&str>), digest: u64) -> bool {
         let entries = self.lock();
-        let entry = entries.get(&(K::KIND, link.clone(), live.name_any()));
+        let entry = entries.get(&(K::KIND, link.clone(), name.to_owned()));
         let known = entry.and_then(|entry| entry.in_place.as_ref());
-        known.is_some_and(|(version, of)| *of == digest && live.meta().resource_version.as_ref() == Some(version))
+        known.is_some_and(|(of, known)| *known == digest && version == Some(of))
     }
 
     /// Remembers that an object was deleted.
@@ -186,17 +225,19 @@ fn pause(count: u32) -> Duration {
 }
 
 /// A resourceVersion as a number, which it is for every kind written here; 0 where it is none.
-fn version<K: Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
+fn version(of: Option<&str>) -> u64 {
+    of.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ServiceAccount;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
+    use crate::caches::Writer;
 
     fn account(version: &str) -> ServiceAccount {
         let mut account = ServiceAccount::default();
@@ -215,8 +256,12 @@ mod tests {
         let (memory, link) = (Memory::default(), link());
         memory.written(&link, &json!(1), account("7"));
         let latest = |cached: Option<&str>| {
-            let (found, lags) = memory.latest(&link, "a", cached.map(|at| Arc::new(account(at))));
-            (found.and_then(|found| found.resource_version()), lags)
+            let mut cache = Writer::default();
+            if let Some(at) = cached {
+                cache.apply(&Event::Apply(account(at)));
+            }
+            let (found, lags) = memory.latest(&link, "a", cache.store().get("", "a"));
+            (found.and_then(|found| found.version().map(str::to_owned)), lags)
         };
         assert_eq!(latest(None), (Some("7".to_owned()), true));
         assert_eq!(latest(Some("6")), (Some("7".to_owned()), true));
@@ -236,13 +281,15 @@ mod tests {
     fn what_is_in_place_is_not_compared_again_until_either_side_changes() {
         let (memory, link) = (Memory::default(), link());
         let wanted = |name: &str| keyed::hash(&json!({ "spec": name }));
-        assert!(!memory.is_in_place(&link, &account("7"), wanted("a")));
+        let is_in_place =
+            |version: &str, digest| memory.is_in_place::<ServiceAccount>(&link, ("a", Some(version)), digest);
+        assert!(!is_in_place("7", wanted("a")));
         memory.in_place(&link, &account("7"), wanted("a"));
-        assert!(memory.is_in_place(&link, &account("7"), wanted("a")));
-        assert!(!memory.is_in_place(&link, &account("8"), wanted("a")), "somebody wrote it");
-        assert!(!memory.is_in_place(&link, &account("7"), wanted("b")), "something else is wanted");
+        assert!(is_in_place("7", wanted("a")));
+        assert!(!is_in_place("8", wanted("a")), "somebody wrote it");
+        assert!(!is_in_place("7", wanted("b")), "something else is wanted");
         memory.forget(ObjectKind::ServiceAccount, &link, "a");
-        assert!(!memory.is_in_place(&link, &account("7"), wanted("a")));
+        assert!(!is_in_place("7", wanted("a")));
     }
 
     #[test]

@@ -4,18 +4,30 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::api::DynamicObject;
+use kube::runtime::watcher::Event;
 use securelink_relay_config::LinkRef;
 
 use super::declared::peer;
 use super::named;
+use super::store::{Held, Store};
 
 /// What was seen. A link that is gone, or has another peer by now, may still be here: who asks looks at the link itself.
 #[derive(Debug, Default)]
 pub(super) struct Peers(Mutex<HashMap<String, BTreeSet<LinkRef>>>);
 
 impl Peers {
+    /// Keeps up with a watch. All that were listed are seen again when the list is complete: until then the store has those
+    /// of the list before, and whoever forgets what is not in it forgets of this list what is new.
+    pub(super) fn follow(&self, event: &Event<DynamicObject>, store: &Store<DynamicObject>) {
+        match event {
+            Event::Apply(object) => self.saw(object),
+            Event::InitDone => store.all().iter().filter_map(Held::read).for_each(|object| self.saw(&object)),
+            Event::Init | Event::InitApply(_) | Event::Delete(_) => {}
+        }
+    }
+
     /// Remembers whom a link is to.
-    pub(super) fn saw(&self, object: &DynamicObject) {
+    fn saw(&self, object: &DynamicObject) {
         if let (Some(link), Some(peer)) = (named(object), peer(object)) {
             self.lock().entry(peer.to_owned()).or_default().insert(link);
         }

@@ -1,7 +1,6 @@
 //! What is watched in one namespace: what belongs to its links, or the Services that exports lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::NamespaceResourceScope;
@@ -11,15 +10,16 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt as _};
 use securelink_crds::keys::{IDENTITY, ISSUER_OF, LINK, MANAGED_BY, MANAGER};
 use securelink_relay_config::LinkRef;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::store::Store;
 use super::watching::{Denial, OnRights, Watching};
 use crate::hub::{Change, Hub};
 
@@ -94,7 +94,7 @@ impl Space {
         self.access.borrow().clone()
     }
 
-    /// Whether the relays' pods are known, whatever else is. The store is not asked: it wakes only who asked it last.
+    /// Whether the relays' pods are known, whatever else is.
     pub fn lists_pods(&self) -> bool {
         self.rights.lock().unwrap_or_else(PoisonError::into_inner).lists(&Pod::plural(&()))
     }
@@ -187,7 +187,7 @@ impl CertificateRequests {
 
     /// The request of that name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
-        self.requests.get(&ObjectRef::new_with(name, certificate_request()).within(namespace))
+        self.requests.get(namespace, name)?.read()
     }
 
     /// Whether they are known.
@@ -295,15 +295,9 @@ fn show(access: &watch::Sender<Access>, rights: &Rights, (hub, concerned): (&Hub
 
 type Seen = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-fn seen<K>(store: &Store<K>) -> Seen
-where
-    K: Resource + Clone + Send + Sync + 'static,
-    K::DynamicType: Eq + Hash + Clone + Send + Sync,
-{
+fn seen<K: 'static>(store: &Store<K>) -> Seen {
     let store = store.clone();
-    Box::pin(async move {
-        let _ = store.wait_until_ready().await;
-    })
+    Box::pin(async move { store.seen().await })
 }
 
 struct Watches<'a> {
@@ -317,6 +311,7 @@ impl Watches<'_> {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
+            + Serialize
             + DeserializeOwned
             + std::fmt::Debug
             + Send

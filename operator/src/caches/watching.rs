@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,14 @@ use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::store::{Store, Writer};
 use crate::hub::{Change, Hub};
 use crate::metrics::Metrics;
 
@@ -46,7 +46,7 @@ struct Follow<S, C> {
     may_lack: bool,
     /// Told of refusals.
     rights: Option<OnRights>,
-    /// Shown each object.
+    /// Shown each event, once the store has followed it.
     saw: S,
     /// What it means that an object changed, or is gone.
     change: C,
@@ -92,16 +92,16 @@ impl Watching {
     }
 
     /// One of our own kinds in the whole cluster, undecoded: what no longer decodes must not stop the watch (fault F14).
-    /// `saw` is shown each of them, as it is listed or changes.
+    /// `saw` is shown each event, once the store has followed it.
     pub fn dynamic<K: Resource<DynamicType = ()>>(
         &self,
-        saw: impl Fn(&DynamicObject) + Send + 'static,
+        saw: impl FnMut(&Event<DynamicObject>, &Store<DynamicObject>) + Send + 'static,
         change: impl Fn(&DynamicObject, bool) -> Change + Send + 'static,
     ) -> Store<DynamicObject> {
         let resource = ApiResource::erase::<K>(&());
         let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
-        let writer = reflector::store::Writer::new(resource.clone());
-        let store = writer.as_reader();
+        let writer = Writer::default();
+        let store = writer.store();
         let follow = Follow {
             resource: resource.plural,
             may_lack: false,
@@ -122,18 +122,20 @@ impl Watching {
     where
         K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
             + Clone
+            + Serialize
             + DeserializeOwned
             + Debug
             + Send
             + Sync
             + 'static,
     {
-        let (store, writer) = reflector::store();
+        let writer = Writer::default();
+        let store = writer.store();
         let api = Api::<PartialObjectMeta<K>>::all(self.client.clone());
         let change = move |object: &PartialObjectMeta<K>, _| change(object);
         let resource = K::plural(&()).into_owned();
-        let follow =
-            Follow { resource, may_lack: false, rights: None, saw: |_: &_| {}, change, listed: Change::Everything };
+        let listed = Change::Everything;
+        let follow = Follow { resource, may_lack: false, rights: None, saw: |_: &_, _: &_| {}, change, listed };
         self.spawn((api, watcher::Config::default()), writer, follow);
         store
     }
@@ -147,15 +149,13 @@ impl Watching {
         change: impl Fn(&K, bool) -> Change + Send + 'static,
     ) -> Store<K>
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let (store, writer) = reflector::store();
+        let writer = Writer::default();
+        let store = writer.store();
         let resource = K::plural(&()).into_owned();
-        self.spawn(
-            (api, config),
-            writer,
-            Follow { resource, may_lack: false, rights, saw: |_: &_| {}, change, listed },
-        );
+        let follow = Follow { resource, may_lack: false, rights, saw: |_: &_, _: &_| {}, change, listed };
+        self.spawn((api, config), writer, follow);
         store
     }
 
@@ -168,10 +168,10 @@ impl Watching {
         change: impl Fn(&DynamicObject, bool) -> Change + Send + 'static,
     ) -> Store<DynamicObject> {
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
-        let writer = reflector::store::Writer::new(resource.clone());
-        let store = writer.as_reader();
-        let follow =
-            Follow { resource: resource.plural, may_lack: true, rights: Some(rights), saw: |_: &_| {}, change, listed };
+        let writer = Writer::default();
+        let (store, resource) = (writer.store(), resource.plural);
+        let rights = Some(rights);
+        let follow = Follow { resource, may_lack: true, rights, saw: |_: &_, _: &_| {}, change, listed };
         self.spawn((api, config), writer, follow);
         store
     }
@@ -179,11 +179,10 @@ impl Watching {
     fn spawn<K>(
         &self,
         (api, config): (Api<K>, watcher::Config),
-        writer: reflector::store::Writer<K>,
-        follow: Follow<impl Fn(&K) + Send + 'static, impl Fn(&K, bool) -> Change + Send + 'static>,
+        writer: Writer<K>,
+        follow: Follow<impl FnMut(&Event<K>, &Store<K>) + Send + 'static, impl Fn(&K, bool) -> Change + Send + 'static>,
     ) where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-        K::DynamicType: Eq + Hash + Clone + Send + Sync,
+        K: Resource + Clone + Serialize + DeserializeOwned + Debug + Send + Sync + 'static,
     {
         let (hub, metrics, stop) = (self.hub.clone(), self.metrics.clone(), self.stop.clone());
         // What nobody here reads; kept, it would be half of the memory.
@@ -204,28 +203,26 @@ impl<S, C> Follow<S, C> {
     /// Keeps a store, and tells what its events mean.
     async fn all<K>(
         self,
-        (events, writer): (impl Stream<Item = watcher::Result<Event<K>>>, reflector::store::Writer<K>),
+        (events, mut writer): (impl Stream<Item = watcher::Result<Event<K>>>, Writer<K>),
         (hub, metrics): (Hub, Metrics),
     ) where
-        S: Fn(&K),
+        S: FnMut(&Event<K>, &Store<K>),
         C: Fn(&K, bool) -> Change,
-        K: Resource + Clone + 'static,
-        K::DynamicType: Eq + Hash + Clone,
+        K: Resource + Serialize + 'static,
     {
-        let Self { resource, may_lack, rights, saw, change, listed } = self;
-        let store = writer.as_reader();
-        let mut events = std::pin::pin!(events.reflect(writer));
+        let Self { resource, may_lack, rights, mut saw, change, listed } = self;
+        let store = writer.store();
+        let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
+            if let Ok(event) = &event {
+                writer.apply(event);
+                saw(event, &store);
+            }
             match event {
-                Ok(Event::Apply(object)) => {
-                    saw(&object);
-                    hub.tell(change(&object, false));
-                }
+                Ok(Event::Apply(object)) => hub.tell(change(&object, false)),
                 Ok(Event::Delete(object)) => hub.tell(change(&object, true)),
-                // It may lack what was deleted meanwhile. Until now the store had the objects of the list before: whoever
-                // forgets what is not in it would have forgotten of this list what is new.
+                // It may lack what was deleted meanwhile.
                 Ok(Event::InitDone) => {
-                    store.state().iter().for_each(|object| saw(object));
                     if let Some(told) = &rights {
                         told(Ok(resource.as_str()));
                     }
@@ -300,7 +297,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::caches::named;
     use crate::caches::peers::Peers;
 
     fn link(name: &str) -> DynamicObject {
@@ -311,13 +307,12 @@ mod tests {
 
     #[tokio::test]
     async fn f06_whoever_forgets_what_is_gone_during_a_long_list_forgets_nothing_of_it() {
-        let (peers, writer) =
-            (Arc::new(Peers::default()), reflector::store::Writer::new(ApiResource::erase::<SecureLink>(&())));
-        let (index, store) = (Arc::clone(&peers), writer.as_reader());
+        let (peers, writer) = (Arc::new(Peers::default()), Writer::default());
+        let (index, store) = (Arc::clone(&peers), writer.store());
         let pages = ["a", "b"].map(|name| Event::InitApply(link(name)));
         let events = [Event::Init].into_iter().chain(pages).chain([Event::InitDone]);
         let forgets = move |_: &watcher::Result<Event<DynamicObject>>| {
-            index.retain(|at| store.state().iter().any(|object| named(object).as_ref() == Some(at)));
+            index.retain(|at| store.at(at).is_some());
         };
         let follow = Follow {
             resource: "securelinks".to_owned(),
@@ -325,7 +320,7 @@ mod tests {
             rights: None,
             saw: {
                 let peers = Arc::clone(&peers);
-                move |object: &DynamicObject| peers.saw(object)
+                move |event: &_, store: &_| peers.follow(event, store)
             },
             change: |_: &DynamicObject, _| Change::Everything,
             listed: Change::Everything,
@@ -340,7 +335,6 @@ mod tests {
     #[tokio::test]
     async fn that_a_kind_is_unknown_is_a_refusal_only_where_a_cluster_may_do_without_it() {
         for may_lack in [false, true] {
-            let writer = reflector::store::Writer::new(ApiResource::erase::<SecureLink>(&()));
             let unknown = kube::core::Status::failure("the server could not find the requested resource", "NotFound");
             let unknown = kube::Error::Api(unknown.with_code(404).boxed());
             let events = stream::iter([Err::<Event<DynamicObject>, _>(watcher::Error::InitialListFailed(unknown))]);
@@ -352,11 +346,11 @@ mod tests {
                 rights: Some(Arc::new(move |right: Result<&str, Denial>| {
                     told.lock().unwrap().send(right.map(str::to_owned)).unwrap();
                 })),
-                saw: |_: &DynamicObject| {},
+                saw: |_: &_, _: &_| {},
                 change: |_: &DynamicObject, _| Change::Everything,
                 listed: Change::Everything,
             };
-            follow.all((events, writer), (Hub::default(), Metrics::new().0)).await;
+            follow.all((events, Writer::default()), (Hub::default(), Metrics::new().0)).await;
             let refusals: Vec<_> = refusals.iter().collect();
             let absent = Denial { verb: "list", resource: "things".to_owned(), is_absent: true };
             assert_eq!(refusals, if may_lack { vec![Err(absent)] } else { vec![] });
