@@ -204,7 +204,6 @@ impl Relays {
                 of.relays.insert(pod.uid.clone(), relay);
             }
         }
-        self.count(&links);
     }
 
     fn start(self: &Arc<Self>, link: &LinkRef, of: &Link, pod: &RelayPod) -> Relay {
@@ -234,9 +233,7 @@ impl Relays {
 
     /// Forgets a link that is gone.
     pub fn forget(&self, link: &LinkRef) {
-        let mut links = self.lock();
-        links.remove(link);
-        self.count(&links);
+        self.lock().remove(link);
     }
 
     /// Orders exactly these cuts of a link's relays, those that start later too.
@@ -327,9 +324,10 @@ impl Relays {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, links: &HashMap<LinkRef, Link>) {
+    /// Shows how many relays answer; at every scrape.
+    pub fn count(&self) {
         let (mut answering, mut silent) = (0, 0);
-        for relay in links.values().flat_map(|of| of.relays.values()) {
+        for relay in self.lock().values().flat_map(|of| of.relays.values()) {
             match relay.heard.lock().unwrap_or_else(PoisonError::into_inner).status {
                 Some(_) => answering += 1,
                 None => silent += 1,

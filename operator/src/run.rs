@@ -118,7 +118,10 @@ pub async fn run(arguments: Arguments, config: Config, cuts: Handle, stop: Cance
         }),
         refresh: Box::new({
             let world = Arc::clone(&world);
-            move || update_status::count(&world)
+            move || {
+                update_status::count(&world);
+                world.relays.count();
+            }
         }),
     };
     let mut tasks = JoinSet::new();
