@@ -16,7 +16,7 @@ use securelink_plan::{
     CutOrder, Declared, Sight, Verdict, cut_of_deleted, cut_orders, cuts_in_sight, names, peer_names,
 };
 use securelink_plan::{salvage_cut, validate};
-use securelink_relay_config::LinkRef;
+use securelink_relay_config::{LinkRef, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::caches::{Caches, DeclaredLink, Held, Space};
@@ -132,7 +132,9 @@ fn look(world: &Arc<World>, link: &LinkRef) {
     looked.tell(basis::of(caches, &declared, None, kept.as_ref()), None);
     let Ok(Some(known)) = gather(&world.sources, link) else { return };
     let basis = basis::of(caches, &declared, known.snapshot.as_ref(), kept.as_ref());
-    looked.tell(basis, Some(&validate(&known.gathered)));
+    let kept = || basis.as_ref()?.running.as_ref()?.read();
+    let running = known.snapshot.clone().or_else(kept);
+    looked.tell(basis, Some((&validate(&known.gathered), running.as_ref())));
 }
 
 /// A link as it is looked at.
@@ -146,7 +148,7 @@ struct Looked<'a> {
 
 impl Looked<'_> {
     /// Follows the relays there are, and orders what is cut as far as it is known. Without a basis nobody could be spoken to.
-    fn tell(&self, basis: Option<Basis>, verdict: Option<&Verdict>) {
+    fn tell(&self, basis: Option<Basis>, judged: Option<(&Verdict, Option<&Snapshot>)>) {
         let (relays, link) = (&self.world.relays, self.link);
         let Some(basis) = basis else { return };
         // Of relays that cannot be listed those are followed that were.
@@ -156,8 +158,8 @@ impl Looked<'_> {
         let orders = orders(&self.world.sources.caches, link, &self.declared.declared, Some(&basis));
         let cuts = cuts_in_sight(&Sight {
             orders: &orders,
-            verdict,
-            running: basis.running.as_deref(),
+            verdict: judged.map(|(verdict, _)| verdict),
+            running: judged.and_then(|(_, running)| running),
             before: &relays.ordered(link),
             // Somebody waits for what it owns to go first: its deletion is a cut all the same.
             deleted: self.declared.object.metadata.deletion_timestamp.as_ref().map(|_| self.uid),

@@ -9,6 +9,7 @@ pub mod ask;
 pub mod caches;
 pub mod control;
 pub mod controller;
+mod counted;
 pub mod cut;
 pub mod cut_status;
 pub mod gather;

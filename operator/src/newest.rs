@@ -24,23 +24,24 @@ impl<S> Default for Newest<S> {
 }
 
 impl<S: Clone> Newest<S> {
-    /// What was written, where the cache shows an older version of the same object.
+    /// What was written, where the cache shows an older version of the same object. Else it is forgotten.
     pub fn unseen(&self, at: &LinkRef, shown: &ObjectMeta) -> Option<S> {
-        let last = self.lock();
-        let last = last.get(at).filter(|last| last.uid == shown.uid && last.version > version(shown))?;
-        Some(last.status.clone())
+        self.shows(at, shown.uid.as_deref(), shown.resource_version.as_deref());
+        self.lock().get(at).map(|last| last.status.clone())
+    }
+
+    /// The cache shows this version of an object: what is no newer is forgotten.
+    pub fn shows(&self, at: &LinkRef, uid: Option<&str>, shown: Option<&str>) {
+        let mut last = self.lock();
+        if last.get(at).is_some_and(|last| last.uid.as_deref() != uid || last.version <= version(shown)) {
+            last.remove(at);
+        }
     }
 
     /// A status was written; `now` is the object's metadata in the answer.
     pub fn wrote(&self, at: &LinkRef, now: &ObjectMeta, status: S) {
-        let last = Last { uid: now.uid.clone(), version: version(now), status };
+        let last = Last { uid: now.uid.clone(), version: version(now.resource_version.as_deref()), status };
         self.lock().insert(at.clone(), last);
-    }
-
-    /// A status that stands although this process has not written it.
-    pub fn stands(&self, at: &LinkRef, status: &S) {
-        let first = || Last { uid: None, version: 0, status: status.clone() };
-        self.lock().entry(at.clone()).or_insert_with(first);
     }
 
     /// Forgets all objects but these.
@@ -58,19 +59,14 @@ impl<S: Clone> Newest<S> {
         self.lock().clear();
     }
 
-    /// All that are known.
-    pub fn all(&self) -> Vec<S> {
-        self.lock().values().map(|last| last.status.clone()).collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<LinkRef, Last<S>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// As a number, which an API server's is for every custom resource (KEP-5504).
-fn version(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+fn version(of: Option<&str>) -> u64 {
+    of.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -85,13 +81,27 @@ mod tests {
             resource_version: Some(version.to_owned()),
             ..ObjectMeta::default()
         };
-        newest.stands(&at, &"first");
+        let wrote = || newest.wrote(&at, &of("a", "10"), "second");
         assert_eq!(newest.unseen(&at, &of("a", "7")), None);
-        newest.wrote(&at, &of("a", "10"), "second");
+        wrote();
         assert_eq!(newest.unseen(&at, &of("a", "9")), Some("second"));
         assert_eq!(newest.unseen(&at, &of("a", "10")), None, "the cache shows it");
+        wrote();
         assert_eq!(newest.unseen(&at, &of("b", "9")), None, "it is another object");
+        wrote();
         newest.clear();
         assert_eq!(newest.unseen(&at, &of("a", "9")), None, "another replica has led meanwhile");
+    }
+
+    #[test]
+    fn what_the_cache_shows_is_kept_no_longer() {
+        let (newest, at) = (Newest::default(), LinkRef { namespace: "n".to_owned(), name: "l".to_owned() });
+        let now =
+            ObjectMeta { uid: Some("a".to_owned()), resource_version: Some("10".to_owned()), ..ObjectMeta::default() };
+        newest.wrote(&at, &now, "status");
+        newest.shows(&at, Some("a"), Some("9"));
+        assert_eq!(newest.lock().len(), 1);
+        newest.shows(&at, Some("a"), Some("10"));
+        assert_eq!(newest.lock().len(), 0);
     }
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use zeroize::Zeroizing;
 
 use crate::control::{Controller, CredentialsError};
-use crate::hub::Hub;
+use crate::hub::{Change, Hub};
 use crate::metrics::{ByState, Metrics};
 
 pub use connection::{AskError, Connection};
@@ -60,7 +60,25 @@ pub struct Basis {
     /// By what its relays prove themselves.
     pub trust: PeerTrust,
     /// The configuration that they run, as it was last read.
-    pub running: Option<Arc<Snapshot>>,
+    pub running: Option<Running>,
+}
+
+/// A configuration that is kept, in JSON: as a value it would take three times the memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Running(Arc<[u8]>);
+
+impl Running {
+    /// Keeps a configuration; what is kept `already` once, if it is the same.
+    pub fn keep(snapshot: &Snapshot, already: Option<&Self>) -> Self {
+        // Plain values: they always serialize.
+        let text = serde_json::to_vec(snapshot).unwrap_or_default();
+        already.filter(|already| *already.0 == *text).cloned().unwrap_or_else(|| Self(text.into()))
+    }
+
+    /// The configuration. What was written here can be read here: nothing comes of a fault of ours only.
+    pub fn read(&self) -> Option<Snapshot> {
+        Snapshot::from_bytes(&self.0).ok()
+    }
 }
 
 /// The relays of one link.
@@ -68,7 +86,7 @@ struct Link {
     basis: Basis,
     trust: watch::Sender<PeerTrust>,
     cuts: watch::Sender<Arc<BTreeSet<Cut>>>,
-    /// What they are given, as it goes to them: as a value it would take three times the memory.
+    /// What they are given, as it goes to them: as a value it would take three times the memory. Nothing while there are none.
     push: watch::Sender<Option<Bytes>>,
     relays: BTreeMap<String, Relay>,
     /// Relays of `SecureLink`s that had this name before, until they are gone.
@@ -196,6 +214,7 @@ impl Relays {
             old.relays.retain(|uid, relay| pods.iter().any(|pod| pod.uid == *uid && pod.address == relay.address));
         }
         of.parted.retain(|old| !old.relays.is_empty());
+        let were_there = !of.relays.is_empty();
         of.relays.retain(|uid, relay| pods.iter().any(|pod| pod.uid == *uid && pod.address == relay.address));
         for pod in pods {
             let known = of.parted.iter().any(|old| old.relays.contains_key(&pod.uid));
@@ -203,6 +222,12 @@ impl Relays {
                 let relay = self.start(link, of, pod);
                 of.relays.insert(pod.uid.clone(), relay);
             }
+        }
+        if of.relays.is_empty() {
+            of.push.send_replace(None);
+        } else if !were_there {
+            // Whoever gives them what they are to run kept nothing for them.
+            self.hub.tell(Change::Link(link.clone()));
         }
     }
 
@@ -251,8 +276,12 @@ impl Relays {
         self.lock().get(link).map(|of| of.cuts.borrow().as_ref().clone()).unwrap_or_default()
     }
 
-    /// Gives a link's relays a configuration and a leaf, those that start later too.
+    /// Gives a link's relays a configuration and a leaf, those that start later too. Where there are none nothing is kept:
+    /// of the first that starts it is told that the link is to be looked at.
     pub fn push(&self, link: &LinkRef, push: &Push) {
+        if self.lock().get(link).is_none_or(|of| of.relays.is_empty()) {
+            return;
+        }
         // There is a key in it, which is wiped with it.
         let mut text = Zeroizing::new(Vec::with_capacity(LARGE_PUSH));
         // Plain values: they always serialize.
@@ -260,7 +289,7 @@ impl Relays {
             return;
         }
         let push = Bytes::from_owner(Zeroizing::new(text.to_vec()));
-        if let Some(of) = self.lock().get(link) {
+        if let Some(of) = self.lock().get(link).filter(|of| !of.relays.is_empty()) {
             of.push.send_if_modified(|old| {
                 let news = old.as_ref() != Some(&push);
                 if news {
@@ -350,4 +379,51 @@ pub enum AskFailed {
     /// This side.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn relays(hub: &Hub) -> Arc<Relays> {
+        let authority = securelink_pki::control::ControlAuthority::generate(Timestamp::now()).unwrap();
+        let controller = Arc::new(Controller::new(authority));
+        Arc::new(Relays::new(controller, hub.clone(), Metrics::new().0, CancellationToken::new()))
+    }
+
+    fn basis() -> Basis {
+        let trust = PeerTrust {
+            own: "europol.example".parse().unwrap(),
+            peer: "interpol.example".parse().unwrap(),
+            pins: Vec::new(),
+        };
+        Basis { uid: "1".to_owned(), trust, running: None }
+    }
+
+    #[tokio::test]
+    async fn what_relays_are_given_is_kept_only_while_there_are_any_and_of_the_first_it_is_told() {
+        let (hub, link) = (Hub::default(), LinkRef { namespace: "n".to_owned(), name: "l".to_owned() });
+        let (relays, mut changes) = (relays(&hub), hub.listen());
+        // Nobody listens there.
+        let pod =
+            |uid: &str| RelayPod { uid: uid.to_owned(), name: uid.to_owned(), address: ([127, 0, 0, 1], 1).into() };
+        let keeps = || relays.lock().get(&link).is_some_and(|of| of.push.borrow().is_some());
+        let push = || relays.push(&link, &Push { snapshot: Some(json!({})), leaf: None });
+        push();
+        relays.keep(&link, &basis(), &BTreeSet::new());
+        push();
+        assert_eq!((keeps(), changes.waiting()), (false, None));
+        relays.keep(&link, &basis(), &BTreeSet::from([pod("a")]));
+        assert_eq!(changes.waiting(), Some(Change::Link(link.clone())));
+        push();
+        assert!(keeps());
+        relays.keep(&link, &basis(), &BTreeSet::from([pod("a"), pod("b")]));
+        assert_eq!((keeps(), changes.waiting()), (true, None), "the next finds what is kept");
+        relays.keep(&link, &basis(), &BTreeSet::new());
+        assert!(!keeps());
+    }
 }

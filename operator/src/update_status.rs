@@ -17,9 +17,10 @@ use serde_json::json;
 
 use crate::apply::{Applied, ApplyError};
 use crate::controller::ReconcileError;
+use crate::counted::Counted;
 use crate::gather::Known;
 use crate::keyed;
-use crate::metrics::{ByCondition, OfLink};
+use crate::metrics::OfLink;
 use crate::newest::Newest;
 use crate::world::World;
 
@@ -42,10 +43,11 @@ pub enum StatusError {
     },
 }
 
-/// Statuses that were written, until the cache shows them; and for the metrics, all of them.
+/// Statuses that were written, until the cache shows them; and for the metrics, what conditions stand.
 #[derive(Debug, Default)]
 pub struct Written {
     last: Newest<SecureLinkStatus>,
+    conditions: Counted,
     echoes: Mutex<HashMap<LinkRef, Echo>>,
 }
 
@@ -67,12 +69,14 @@ impl Written {
 
     fn forget(&self, link: &LinkRef) {
         self.last.forget(link);
+        self.conditions.forget(link);
         self.echoes().remove(link);
     }
 
     /// Whether all that is new of a link is the status that was sent: looking at it for that would never end where a
     /// sentence of it varies.
     pub fn is_echo(&self, link: &LinkRef, object: &DynamicObject) -> bool {
+        self.last.shows(link, object.metadata.uid.as_deref(), object.metadata.resource_version.as_deref());
         let mut echoes = self.echoes();
         let echo = echoes.entry(link.clone()).or_default();
         let seen = without_status(object);
@@ -95,19 +99,8 @@ impl Written {
 
     fn clear(&self) {
         self.last.clear();
+        self.conditions.clear();
         self.echoes().clear();
-    }
-
-    /// How many links have each condition.
-    fn count(&self) -> HashMap<ByCondition, i64> {
-        let mut counts = HashMap::new();
-        for status in self.last.all() {
-            for condition in status.conditions {
-                let by = ByCondition { condition: condition.type_, status: condition.status };
-                *counts.entry(by).or_default() += 1;
-            }
-        }
-        counts
     }
 }
 
@@ -224,6 +217,10 @@ async fn put(
     let now = api.patch_status(&link.name, &parameters, &Patch::Apply(&body)).await.map_err(failed)?;
     world.metrics.wrote("SecureLink", "status");
     world.written.last.wrote(link, &now.metadata, status.clone());
+    // A watch may be faster than the answer: then nothing else would have it forgotten.
+    if let Some(shown) = world.sources.caches.declared.held(link) {
+        world.written.last.shows(link, Some(shown.uid()), shown.version());
+    }
     Ok(())
 }
 
@@ -236,13 +233,13 @@ fn measure(world: &World, link: &LinkRef, status: &SecureLinkStatus) {
         }
         None => drop(world.metrics.expiry.remove(&of)),
     }
-    world.written.last.stands(link, status);
+    world.written.conditions.stand(link, &status.conditions);
 }
 
 /// Shows how many links have each condition; at every scrape.
 pub fn count(world: &World) {
     world.metrics.links.clear();
-    for (by, count) in world.written.count() {
+    for (by, count) in world.written.conditions.count() {
         world.metrics.links.get_or_create(&by).set(count);
     }
 }
@@ -354,12 +351,12 @@ mod tests {
         let (written, at) = (Written::default(), LinkRef { namespace: "n".to_owned(), name: "l".to_owned() });
         let status =
             SecureLinkStatus { conditions: vec![condition("Ready", "True", "Ready")], ..SecureLinkStatus::default() };
-        written.last.stands(&at, &status);
+        written.conditions.stand(&at, &status.conditions);
         written.sends(&at, &status);
         let is_echo = || [0, 1].map(|_| written.is_echo(&at, &link(1, &status)))[1];
-        assert_eq!((written.count().len(), is_echo()), (1, true));
+        assert_eq!((written.conditions.count().len(), is_echo()), (1, true));
         written.clear();
-        assert_eq!((written.count().len(), is_echo()), (0, false));
+        assert_eq!((written.conditions.count().len(), is_echo()), (0, false));
     }
 
     #[test]

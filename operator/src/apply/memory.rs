@@ -1,7 +1,7 @@
 //! What was written lately: caches lag, and what they do not show yet must not be written twice.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,26 +26,41 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_min
 /// After as long without a repair, those before are forgotten.
 const QUIET: Duration = Duration::from_mins(10);
 
-type Key = (ObjectKind, LinkRef, String);
-
-/// What was written lately, of all links.
+/// What was written lately, of all links. It stays as long as they do, and is kept small.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<Key, Entry>>);
+pub struct Memory(Mutex<Links>);
+
+#[derive(Default)]
+struct Links(HashMap<LinkRef, BTreeMap<(ObjectKind, Box<str>), Entry>>);
 
 #[derive(Default)]
 struct Entry {
-    /// The object as the API server answered, and when.
-    written: Option<(Arc<dyn Any + Send + Sync>, Instant)>,
+    /// The object as the API server answered, and when, until the cache shows it.
+    written: Option<Box<(Arc<dyn Any + Send + Sync>, Instant)>>,
     /// The uid of one that was deleted.
-    removed: Option<String>,
+    removed: Option<Box<str>>,
     /// Hash of what was wanted.
     wanted: Option<u64>,
     /// What differed right after a write: somebody else's doing that is not fought over.
-    settled: Option<Differences>,
+    settled: Option<Box<Differences>>,
     /// The version that was found to need nothing, and a hash of what it was held against.
-    in_place: Option<(String, u64)>,
+    in_place: Option<(Box<str>, u64)>,
     /// How often others' changes were put right, and when last.
-    repairs: Option<(u32, Instant)>,
+    repairs: Option<Box<(u32, Instant)>>,
+}
+
+impl Links {
+    fn get(&self, kind: ObjectKind, link: &LinkRef, name: &str) -> Option<&Entry> {
+        self.0.get(link)?.get(&(kind, name.into()))
+    }
+
+    fn get_mut(&mut self, kind: ObjectKind, link: &LinkRef, name: &str) -> Option<&mut Entry> {
+        self.0.get_mut(link)?.get_mut(&(kind, name.into()))
+    }
+
+    fn of(&mut self, kind: ObjectKind, link: &LinkRef, name: &str) -> &mut Entry {
+        self.0.entry(link.clone()).or_default().entry((kind, name.into())).or_default()
+    }
 }
 
 /// The newest that is known of an object.
@@ -87,9 +102,9 @@ impl Memory {
     pub fn latest<K: Kind>(&self, link: &LinkRef, name: &str, cached: Option<Held<K>>) -> (Option<Latest<K>>, bool) {
         let seen = |cached: Option<Held<K>>| (cached.map(Latest::Seen), false);
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(&(K::KIND, link.clone(), name.to_owned())) else { return seen(cached) };
-        entry.written.take_if(|(_, at)| at.elapsed() >= LAG);
-        let written = entry.written.as_ref().and_then(|(object, _)| Arc::clone(object).downcast::<K>().ok());
+        let Some(entry) = entries.get_mut(K::KIND, link, name) else { return seen(cached) };
+        entry.written.take_if(|written| written.1.elapsed() >= LAG);
+        let written = entry.written.as_ref().and_then(|written| Arc::clone(&written.0).downcast::<K>().ok());
         match (written, cached) {
             (Some(written), Some(cached))
                 if version(written.resource_version().as_deref()) <= version(cached.version()) =>
@@ -106,8 +121,8 @@ impl Memory {
     pub fn written<K: Kind>(&self, link: &LinkRef, wanted: &Value, object: K) -> Arc<K> {
         let object = Arc::new(lean(object));
         let mut entries = self.lock();
-        let entry = entries.entry((K::KIND, link.clone(), object.name_any())).or_default();
-        entry.written = Some((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now()));
+        let entry = entries.of(K::KIND, link, &object.name_any());
+        entry.written = Some(Box::new((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now())));
         entry.wanted = Some(keyed::hash(wanted));
         entry.settled = None;
         object
@@ -117,45 +132,46 @@ impl Memory {
     pub fn found<K: Kind>(&self, link: &LinkRef, object: K) -> Arc<K> {
         let object = Arc::new(lean(object));
         let mut entries = self.lock();
-        let entry = entries.entry((K::KIND, link.clone(), object.name_any())).or_default();
-        entry.written = Some((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now()));
+        let entry = entries.of(K::KIND, link, &object.name_any());
+        entry.written = Some(Box::new((Arc::clone(&object) as Arc<dyn Any + Send + Sync>, Instant::now())));
         object
     }
 
     /// Counts a repair that is about to be made; or for how long it has to wait.
     pub fn repair(&self, kind: ObjectKind, link: &LinkRef, name: &str) -> Option<Duration> {
         let mut entries = self.lock();
-        let entry = entries.entry((kind, link.clone(), name.to_owned())).or_default();
-        let (count, last) = entry.repairs.filter(|(_, last)| last.elapsed() < QUIET).unzip();
+        let entry = entries.of(kind, link, name);
+        let (count, last) = entry.repairs.as_deref().copied().filter(|(_, last)| last.elapsed() < QUIET).unzip();
         let count = count.unwrap_or_default();
         let left = last.and_then(|last| pause(count).checked_sub(last.elapsed())).filter(|left| !left.is_zero());
         if left.is_none() {
-            entry.repairs = Some((count.saturating_add(1), Instant::now()));
+            entry.repairs = Some(Box::new((count.saturating_add(1), Instant::now())));
         }
         left
     }
 
     /// Forgets an object that turned out to be another one, or none.
     pub fn forget(&self, kind: ObjectKind, link: &LinkRef, name: &str) {
-        self.lock().remove(&(kind, link.clone(), name.to_owned()));
+        if let Some(of) = self.lock().0.get_mut(link) {
+            of.remove(&(kind, name.into()));
+        }
     }
 
     /// Whether just this was wanted, and in place, before: what differs then was changed by others.
     pub fn wanted_before(&self, kind: ObjectKind, link: &LinkRef, name: &str, wanted: &Value) -> bool {
-        let key = (kind, link.clone(), name.to_owned());
-        self.lock().get(&key).is_some_and(|entry| entry.wanted == Some(keyed::hash(wanted)))
+        self.lock().get(kind, link, name).is_some_and(|entry| entry.wanted == Some(keyed::hash(wanted)))
     }
 
     /// Remembers that this is in place, and what differs all the same.
     pub fn settle(&self, kind: ObjectKind, link: &LinkRef, name: &str, wanted: &Value, found: &Differences) {
         let mut entries = self.lock();
-        let entry = entries.entry((kind, link.clone(), name.to_owned())).or_default();
+        let entry = entries.of(kind, link, name);
         entry.wanted = Some(keyed::hash(wanted));
         let differs = !found.is_empty();
         if differs {
             tracing::warn!(%link, %kind, name, missing = ?found.missing, surplus = ?found.surplus, "something in this cluster changes an object at once after it is written; it is left so");
         }
-        entry.settled = differs.then(|| found.clone());
+        entry.settled = differs.then(|| Box::new(found.clone()));
     }
 
     /// Whether just these differences were there right after a write of the same.
@@ -168,44 +184,43 @@ impl Memory {
         found: &Differences,
     ) -> bool {
         let entries = self.lock();
-        let entry = entries.get(&(kind, link.clone(), name.to_owned()));
-        entry.is_some_and(|entry| entry.wanted == Some(keyed::hash(wanted)) && entry.settled.as_ref() == Some(found))
+        let entry = entries.get(kind, link, name);
+        entry.is_some_and(|entry| entry.wanted == Some(keyed::hash(wanted)) && entry.settled.as_deref() == Some(found))
     }
 
     /// Remembers that just this version of an object needs nothing to be what has this hash.
     pub fn in_place<K: Kind>(&self, link: &LinkRef, live: &K, digest: u64) {
         let mut entries = self.lock();
-        let entry = entries.entry((K::KIND, link.clone(), live.name_any())).or_default();
-        entry.in_place = live.resource_version().map(|version| (version, digest));
+        let entry = entries.of(K::KIND, link, &live.name_any());
+        entry.in_place = live.resource_version().map(|version| (version.into(), digest));
     }
 
     /// Whether that is remembered: comparing the two again would find nothing.
     pub fn is_in_place<K: Kind>(&self, link: &LinkRef, (name, version): (&str, Option<&str>), digest: u64) -> bool {
         let entries = self.lock();
-        let entry = entries.get(&(K::KIND, link.clone(), name.to_owned()));
-        let known = entry.and_then(|entry| entry.in_place.as_ref());
+        let known = entries.get(K::KIND, link, name).and_then(|entry| entry.in_place.as_ref());
         known.is_some_and(|(of, known)| *known == digest && version == Some(of))
     }
 
     /// Remembers that an object was deleted.
     pub fn removed<K: Kind>(&self, link: &LinkRef, object: &K) {
-        let entry = Entry { removed: object.uid(), ..Entry::default() };
-        self.lock().insert((K::KIND, link.clone(), object.name_any()), entry);
+        let entry = Entry { removed: object.uid().map(Into::into), ..Entry::default() };
+        *self.lock().of(K::KIND, link, &object.name_any()) = entry;
     }
 
     /// Whether an object that the cache shows was deleted.
     pub fn is_gone<K: Kind>(&self, link: &LinkRef, object: &K) -> bool {
         let entries = self.lock();
-        let entry = entries.get(&(K::KIND, link.clone(), object.name_any()));
-        entry.is_some_and(|entry| entry.removed.is_some() && entry.removed == object.uid())
+        let entry = entries.get(K::KIND, link, &object.name_any());
+        entry.is_some_and(|entry| entry.removed.is_some() && entry.removed.as_deref() == object.uid().as_deref())
     }
 
     /// Forgets all of a link that is gone.
     pub fn forget_link(&self, link: &LinkRef) {
-        self.lock().retain(|(_, of, _), _| of != link);
+        self.lock().0.remove(link);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Entry>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Links> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -267,6 +282,26 @@ mod tests {
         assert_eq!(latest(Some("6")), (Some("7".to_owned()), true));
         assert_eq!(latest(Some("10")), (Some("10".to_owned()), false));
         assert_eq!(latest(None), (None, false), "seen once, its absence is a deletion");
+    }
+
+    #[test]
+    fn an_object_that_was_written_is_kept_no_longer_than_it_counts_and_all_goes_with_its_link() {
+        let (memory, link, mut cache) = (Memory::default(), link(), Writer::default());
+        let keeps = || memory.lock().0.values().flat_map(BTreeMap::values).any(|entry| entry.written.is_some());
+        let written = || drop(memory.written(&link, &json!(1), account("7")));
+        written();
+        assert!(keeps());
+        cache.apply(&Event::Apply(account("7")));
+        memory.latest(&link, "a", cache.store().get("", "a"));
+        assert!(!keeps(), "the cache shows it");
+        written();
+        for of in memory.lock().0.values_mut().flat_map(BTreeMap::values_mut) {
+            of.written.iter_mut().for_each(|written| written.1 -= LAG);
+        }
+        assert!(memory.latest::<ServiceAccount>(&link, "a", None).0.is_none());
+        assert!(!keeps(), "the cache is believed");
+        memory.forget_link(&link);
+        assert!(memory.lock().0.is_empty());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! By what the relays of a link are spoken to: from their configuration, else from what is kept, else from what is declared.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use securelink_crds::{RootState, SecureLinkStatus};
 use securelink_id::Fingerprint;
@@ -11,7 +10,7 @@ use securelink_relay_config::{LinkRef, Snapshot};
 use serde_json::{Value, json};
 
 use crate::caches::{Caches, DeclaredIdentity, DeclaredLink};
-use crate::relays::Basis;
+use crate::relays::{Basis, Running};
 
 /// The basis of a link that is declared; nothing where nobody knows between whom it is, or by which root.
 pub(super) fn of(
@@ -76,8 +75,8 @@ impl Identity {
 /// What relays run comes first: they prove themselves by it. What is kept of a link of another uid is another link's.
 fn combine(uid: String, sources: &Sources, running: Option<&Snapshot>, kept: Option<&Basis>) -> Option<Basis> {
     let kept = kept.filter(|kept| kept.uid == uid);
-    let running = running.map(|running| Arc::new(running.clone())).or_else(|| kept?.running.clone());
-    let between = match (&running, kept) {
+    // What was kept before says the same as its configuration did.
+    let between = match (running, kept) {
         (Some(running), _) => (running.own.clone(), running.peer.trust_domain.clone()),
         (None, Some(kept)) => (kept.trust.peer.clone(), kept.trust.own.clone()),
         (None, None) => {
@@ -93,6 +92,8 @@ fn combine(uid: String, sources: &Sources, running: Option<&Snapshot>, kept: Opt
     if let (true, Some(kept)) = (pins.is_empty(), kept) {
         pins.clone_from(&kept.trust.pins);
     }
+    let before = kept.and_then(|kept| kept.running.as_ref());
+    let running = running.map(|running| Running::keep(running, before)).or_else(|| before.cloned());
     let trust = PeerTrust { own: between.1, peer: between.0, pins };
     (!trust.pins.is_empty()).then_some(Basis { uid, trust, running })
 }
