@@ -45,6 +45,7 @@ pub struct Links {
     pub made_bytes: u64,
     pub peak_bytes: u64,
     pub rest: Rest,
+    pub again: Again,
 }
 
 /// Nothing to do.
@@ -55,6 +56,17 @@ pub struct Rest {
     pub reads: usize,
     pub processor_seconds: f64,
     pub bytes: u64,
+}
+
+/// An operator that is started when all is there.
+#[derive(Debug, Serialize)]
+pub struct Again {
+    /// Until it leads.
+    pub leads_seconds: f64,
+    pub writes: usize,
+    pub processor_seconds: f64,
+    pub bytes: u64,
+    pub peak_bytes: u64,
 }
 
 /// Relays that are told.
@@ -122,6 +134,12 @@ impl Links {
         whole(f, "at rest: lists and watches begun anew, and GETs", rest.reads as u64, "")?;
         row(f, "at rest: processor time, s", rest.processor_seconds, "")?;
         memory(f, "at rest: memory, MiB", rest.bytes, "64")?;
+        let again = &self.again;
+        row(f, "started anew: until it leads, s", again.leads_seconds, "")?;
+        whole(f, "started anew: writes, but of the lease", again.writes as u64, "0")?;
+        row(f, "started anew: processor time until nothing is to be done, s", again.processor_seconds, "")?;
+        memory(f, "started anew: memory, MiB", again.bytes, "64")?;
+        memory(f, "started anew: at most, MiB", again.peak_bytes, "")?;
         writeln!(f)
     }
 }

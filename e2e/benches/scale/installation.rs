@@ -1,5 +1,6 @@
 //! An installation over many namespaces: in each an identity, and a Service that links export.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -23,6 +24,8 @@ pub struct Installation<'a> {
     pub proxy: Proxy,
     /// The operator, which leads.
     pub operator: Operator,
+    /// Its program.
+    pub program: PathBuf,
 }
 
 impl<'a> Installation<'a> {
@@ -50,7 +53,7 @@ impl<'a> Installation<'a> {
         for site in &sites {
             site.identity_is_ready().await?;
         }
-        Ok(Self { sites, proxy, operator })
+        Ok(Self { sites, proxy, operator, program })
     }
 
     /// Declares so many links with so many relays each, as fast as the API server takes them; how long that took.

@@ -10,7 +10,7 @@ use kube::api::ListParams;
 use securelink_crds::SecureLink;
 use securelink_e2e::plane::{Addresses, Call, Operator, Plane, Proxy, Verb};
 
-use crate::figures::{Links, Rest};
+use crate::figures::{Again, Links, Rest};
 use crate::installation::Installation;
 use crate::options::Options;
 use crate::progress::{LOOK, SELDOM, until};
@@ -44,7 +44,8 @@ pub async fn measure(options: &Options, plane: &Plane) -> Result<Links> {
     quiet(proxy).await?;
     let settled = began.elapsed().saturating_sub(QUIET);
     let (writes, gets) = (proxy.writes_since(mark), gets(proxy, mark));
-    let reconciles = operator.looks().await? - looks;
+    let (reconciles, processor_seconds) = (operator.looks().await? - looks, seconds(operator)? - before);
+    let (peak, rest) = (operator.peak()?, rest(operator, proxy, options.rest).await?);
     Ok(Links {
         count,
         namespaces: options.namespaces,
@@ -56,12 +57,31 @@ pub async fn measure(options: &Options, plane: &Plane) -> Result<Links> {
         gets,
         reconciles_per_link: reconciles / ratio(count, 1),
         processor_seconds: processor,
-        settled_processor_seconds: seconds(operator)? - before,
+        settled_processor_seconds: processor_seconds,
         others_processor_seconds: others.as_secs_f64(),
         idle_bytes: idle,
         made_bytes: at_once,
+        peak_bytes: peak,
+        rest,
+        again: again(site).await?,
+    })
+}
+
+/// Ends the operator and starts it anew: all is there, and it has to see that.
+async fn again(site: Installation<'_>) -> Result<Again> {
+    let Installation { sites, proxy, operator, program } = site;
+    operator.stop().await?;
+    let (mark, began) = (proxy.mark(), Instant::now());
+    let mut operator = sites[0].operator_of(&program, &proxy, "two")?;
+    operator.leads().await?;
+    let leads = began.elapsed();
+    quiet(&proxy).await?;
+    Ok(Again {
+        leads_seconds: leads.as_secs_f64(),
+        writes: proxy.count_since(mark, Call::is_write),
+        processor_seconds: seconds(&operator)?,
+        bytes: operator.resident()?,
         peak_bytes: operator.peak()?,
-        rest: rest(operator, proxy, options.rest).await?,
     })
 }
 
