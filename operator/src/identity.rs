@@ -389,6 +389,12 @@ mod tests {
         DeclaredIdentity { object: Arc::new(serde_json::from_value(written).unwrap()), identity: Some(identity) }
     }
 
+    /// A Secret as it is listed.
+    fn stands(mut secret: Secret) -> Secret {
+        secret.metadata.namespace = Some("securelink".to_owned());
+        secret
+    }
+
     /// A world that has seen all that the API server lists.
     async fn seen(server: &Server) -> World {
         let world = testing::with(server.client.clone());
@@ -419,7 +425,7 @@ mod tests {
     async fn an_identity_that_turns_to_cert_manager_signs_with_nothing_that_is_built_in() {
         let of = Organization::new("interpol.example");
         let parts = Parts { root: Some(&of.root), intermediate: Some(&of.intermediate), ..Parts::default() };
-        let secrets = json!([keys::secret(&at(), "u-1", None, &parts)]);
+        let secrets = json!([stands(keys::secret(&at(), "u-1", None, &parts))]);
         let none = json!([]);
         let answers = move |asked: &Asked| {
             let is_wanted = asked.path.ends_with("/namespaces/securelink/secrets");
@@ -439,7 +445,7 @@ mod tests {
     async fn a_request_that_is_refused_is_told_of_in_the_status_before_it_is_an_error() {
         let written = declared(&json!({ "certManager": { "issuerRef": { "name": "partner-ca" } } }));
         let key = securelink_pki::PrivateKey::generate_p384().unwrap();
-        let secret = asked::secret(&at(), "u-1", None, asked::New::Request(&key, Timestamp::now()));
+        let secret = stands(asked::secret(&at(), "u-1", None, asked::New::Request(&key, Timestamp::now())));
         let answers = {
             let written = written.clone();
             move |asked: &Asked| match (&asked.method, asked.path.rsplit('/').next()) {
