@@ -78,11 +78,11 @@ impl Look<'_> {
 fn request(key: &PrivateKey, status: Value) -> DynamicObject {
     let ask = Look { stored: Some(&waits_with(key)), ..Look::default() }.found().ask.unwrap();
     let owner = json!({ "apiVersion": "securelink.dev/v1alpha1", "kind": "LinkIdentity", "name": "default", "uid": "u-1", "controller": true });
-    let written = json!({
+    let mut written = json!({
         "metadata": { "name": ask.name, "namespace": "liaison", "ownerReferences": [owner] },
         "spec": cert_manager::spec(&ask, &partner_ca()),
-        "status": status,
     });
+    written["status"] = status;
     serde_json::from_value(written).unwrap()
 }
 
