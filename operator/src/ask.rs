@@ -112,16 +112,16 @@ mod tests {
         (ask(&testing::with(server.client.clone()), &at, &identity, &question).await, server)
     }
 
-    fn there(labels: &Value) -> Option<Value> {
-        let types = json!({ "apiVersion": "cert-manager.io/v1", "kind": "CertificateRequest" });
-        Some(
-            json!({ "apiVersion": types["apiVersion"], "kind": types["kind"], "metadata": { "name": "securelink-1", "labels": labels } }),
-        )
+    fn there(labels: &Value) -> Value {
+        json!({
+            "apiVersion": "cert-manager.io/v1", "kind": "CertificateRequest",
+            "metadata": { "name": "securelink-1", "labels": labels },
+        })
     }
 
     #[tokio::test]
     async fn a_request_is_made_as_the_identitys_own() {
-        let (made, server) = asked((201, there(&json!({})).unwrap()), None).await;
+        let (made, server) = asked((201, there(&json!({}))), None).await;
         assert!(made.unwrap().is_none());
         let body = &server.asked(&Method::POST)[0].body;
         assert_eq!(
@@ -147,10 +147,10 @@ mod tests {
     #[tokio::test]
     async fn what_stands_in_the_place_of_a_request_is_named_unless_it_is_only_not_seen_yet() {
         let exists = || refusal(409, "already exists");
-        let ours = there(&json!({ MANAGED_BY: MANAGER }));
+        let ours = Some(there(&json!({ MANAGED_BY: MANAGER })));
         assert!(asked(exists(), ours).await.0.unwrap().is_none());
         assert!(asked(exists(), None).await.0.unwrap().is_none(), "it has gone");
-        let (reason, why) = asked(exists(), there(&json!({ "app": "other" }))).await.0.unwrap().unwrap();
+        let (reason, why) = asked(exists(), Some(there(&json!({ "app": "other" })))).await.0.unwrap().unwrap();
         assert!(
             reason == Reason::IssuerFailed && why.contains("liaison/securelink-1 is there without the label"),
             "{why}"
