@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Read as _};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,13 +22,18 @@ use crate::judge::{Denial, Direction, Judgment};
 use crate::limits::Pace;
 use crate::link::Link;
 use crate::view::View;
-use crate::wire::{Code, Message, Reject};
+use crate::wire::{Code, EARLY_DATA, Message, Reject};
 
 /// Steps of one poll before other tasks get their turn: tokio's budget does not see `try_read` (relay, "Inside"). A short
 /// message takes three, and is not to wait between them.
 const QUANTUM: usize = 4;
 /// Time for ACCEPT: the other side's own limits for authorizing (2 s) and dialing (5 s), and the way.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long ACCEPT waits for the service's first bytes, to go with them: a client has its connection without it, and a timer
+/// of tokio is no finer. Not where it is the client that is answered, by CONNECT.
+const ACCEPT_WAIT: Duration = Duration::from_millis(1);
+/// A peer that sent so much before ACCEPT may soon have to stop.
+const MUCH: u64 = EARLY_DATA as u64 / 2;
 /// While the application takes nothing, the connection is not read: looked at so often, it still cannot die unnoticed.
 const GLANCE: Duration = Duration::from_secs(1);
 
@@ -105,6 +110,10 @@ pub(crate) struct Paces {
 struct State {
     answered: bool,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// ACCEPT, which is all that waits, waits for more until then.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// The socket may have bytes of which the runtime does not know yet: who connects often speaks at once.
+    fresh: bool,
     /// The application broke off: what it sent before is still carried, nothing is written to it any more.
     broken: bool,
     /// Why nothing more can be sent. What the peer sent before, and its last word, are still heard.
@@ -153,7 +162,8 @@ impl<'a> Copy<'a> {
         let answered = direction == Direction::Incoming;
         let deadline = (!answered).then(|| Box::pin(sleep(OPEN_TIMEOUT)));
         let facts = Arc::clone(&connection.facts);
-        let state = State { answered, deadline, ..State::default() };
+        let patience = (answered && !facts.is_connect()).then(|| Box::pin(sleep(ACCEPT_WAIT)));
+        let state = State { answered, deadline, patience, fresh: !answered, ..State::default() };
         Self {
             link,
             facts,
@@ -216,6 +226,10 @@ impl<'a> Copy<'a> {
             if matches!(up, Poll::Ready(Ok(()))) {
                 self.state.watch.sent();
             }
+            if frames.session.both_finished() && !self.state.broken && self.state.deaf.is_none() {
+                // What still waits goes with the IDLE that follows.
+                return Poll::Ready(End::Finished);
+            }
             match (up, down) {
                 (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
                 (Poll::Pending, Poll::Pending) => return self.poll_over(cx, frames),
@@ -247,12 +261,6 @@ impl<'a> Copy<'a> {
         if let Some(fault) = self.state.deaf.take() {
             return Poll::Ready(End::Lost(fault));
         }
-        if frames.session.both_finished() {
-            return Poll::Ready(match ready!(frames.poll_send(cx)) {
-                Ok(()) => End::Finished,
-                Err(error) => End::Lost(error.into()),
-            });
-        }
         match &mut self.state.deadline {
             Some(deadline) => deadline.as_mut().poll(cx).map(|()| End::Unanswered),
             None => Poll::Pending,
@@ -276,10 +284,36 @@ impl<'a> Copy<'a> {
         if self.state.deaf.is_some() {
             return Poll::Pending;
         }
+        let gathers = frames.gathers();
+        if gathers {
+            // What is there goes in one flight.
+            if let Poll::Ready(gathered) = self.poll_application(cx, frames) {
+                self.state.patience = None;
+                return Poll::Ready(gathered);
+            }
+            if self.is_patient(cx, frames) {
+                return Poll::Pending;
+            }
+        }
         if let Err(error) = ready!(frames.poll_send(cx)) {
             self.state.deaf = Some(error.into());
             return Poll::Pending;
         }
+        if gathers { Poll::Pending } else { self.poll_application(cx, frames) }
+    }
+
+    /// Whether what waits still waits for more. A peer that has much to send waits for ACCEPT.
+    fn is_patient(&mut self, cx: &mut Context<'_>, frames: &Frames) -> bool {
+        let Some(patience) = &mut self.state.patience else { return false };
+        let is_over = frames.session.counts().received >= MUCH || patience.as_mut().poll(cx).is_ready();
+        if is_over {
+            self.state.patience = None;
+        }
+        !is_over
+    }
+
+    /// What the application has for the peer, behind what waits to be sent.
+    fn poll_application(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
         let most = frames.session.early_left();
         if frames.session.finished_sending() || most == 0 {
             return Poll::Pending;
@@ -293,29 +327,32 @@ impl<'a> Copy<'a> {
             self.early = Early::default();
         }
         ready!(self.state.sending.poll(&self.paces.sent, cx));
-        if ready!(self.application.poll_read_ready(cx)).is_err() {
-            return Poll::Ready(Err(End::Aborted));
+        loop {
+            let fresh = std::mem::take(&mut self.state.fresh);
+            if !fresh && ready!(self.application.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Err(End::Aborted));
+            }
+            let read = frames.queue_data(most, |buffer| {
+                let count = if fresh { read(self.application, buffer)? } else { try_read(self.application, buffer)? };
+                if !self.state.answered {
+                    self.early.keep(&buffer[..count]);
+                }
+                Ok(count)
+            });
+            return Poll::Ready(match read {
+                // Its error was told before, to a write: this is no clean end.
+                Ok(Ok(0)) if self.state.broken => Err(End::Aborted),
+                Ok(Ok(0)) => frames.queue(&Message::Fin).map_err(End::Lost),
+                Ok(Ok(count)) => {
+                    pay(&self.paces.sent, count);
+                    self.link.metrics.sent.inc_by(count as u64);
+                    Ok(())
+                }
+                Ok(Err(error)) if is_transient(&error) => continue,
+                Ok(Err(_)) => Err(End::Aborted),
+                Err(fault) => Err(End::Lost(fault)),
+            });
         }
-        let read = frames.queue_data(most, |buffer| {
-            let count = self.application.try_read(buffer)?;
-            if !self.state.answered {
-                self.early.keep(&buffer[..count]);
-            }
-            Ok(count)
-        });
-        Poll::Ready(match read {
-            // Its error was told before, to a write: this is no clean end.
-            Ok(Ok(0)) if self.state.broken => Err(End::Aborted),
-            Ok(Ok(0)) => frames.queue(&Message::Fin).map_err(End::Lost),
-            Ok(Ok(count)) => {
-                pay(&self.paces.sent, count);
-                self.link.metrics.sent.inc_by(count as u64);
-                Ok(())
-            }
-            Ok(Err(error)) if is_transient(&error) => Ok(()),
-            Ok(Err(_)) => Err(End::Aborted),
-            Err(fault) => Err(End::Lost(fault)),
-        })
     }
 
     /// From the peer to the application.
@@ -327,7 +364,7 @@ impl<'a> Copy<'a> {
         if !frames.has_data() {
             return match ready!(frames.poll_receive(cx)) {
                 Ok(Received::Data) => Poll::Ready(Ok(())),
-                Ok(Received::Message(message)) => Poll::Ready(self.hear(message)),
+                Ok(Received::Message(message)) => Poll::Ready(self.hear(message, frames)),
                 Err(fault) => Poll::Ready(Err(End::Lost(fault))),
             };
         }
@@ -354,13 +391,15 @@ impl<'a> Copy<'a> {
         })
     }
 
-    fn hear(&mut self, message: Message) -> Result<(), End> {
+    fn hear(&mut self, message: Message, frames: &Frames) -> Result<(), End> {
         match message {
             Message::Accept => {
                 (self.state.answered, self.state.deadline) = (true, None);
                 Ok(())
             }
             Message::Reject(reject) => Err(End::Rejected(reject)),
+            // Closing it says the same.
+            Message::Fin if frames.session.both_finished() && !self.state.broken => Ok(()),
             Message::Fin => {
                 // An application that is gone shows at the next read or write.
                 let _ = socket2::SockRef::from(self.application).shutdown(std::net::Shutdown::Write);
@@ -380,6 +419,24 @@ impl<'a> Copy<'a> {
     pub(crate) fn is_answered(&self) -> bool {
         self.state.answered
     }
+}
+
+fn read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    (&*socket2::SockRef::from(socket)).read(buffer)
+}
+
+/// Reads what the runtime knows to be there. Where that is less than there is room for, nothing is left, and the runtime is
+/// told so without another system call (as its own `poll_read` does; an end is known apart, epoll(7), question 9).
+fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut partial = None;
+    let whole = socket.try_io(Interest::READABLE, || match read(socket, buffer)? {
+        count if 0 < count && count < buffer.len() => {
+            partial = Some(count);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        count => Ok(count),
+    });
+    partial.map_or(whole, Ok)
 }
 
 fn is_transient(error: &io::Error) -> bool {

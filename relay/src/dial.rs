@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use securelink_relay_config::Endpoint;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -83,24 +85,25 @@ pub(crate) async fn dial_address(endpoint: &Endpoint, address: SocketAddr) -> Re
     }
 }
 
-/// Small writes leave at once, silent peers are found.
-pub(crate) fn tune(stream: &TcpStream) {
+/// Small writes leave at once, silent peers are found. What a listener accepts is as the listener is (Linux: so it is with
+/// every option set here).
+pub(crate) fn tune(socket: &impl AsFd) {
     let (idle, interval, retries) = KEEPALIVE;
     let keepalive = socket2::TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries);
     // A socket that is gone already fails at its first use, with a better error.
-    let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = SockRef::from(socket).set_tcp_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
 /// Closing the socket will say RST: its application sees an abort, never a clean end (promise P8). Holds also when it is
 /// the system that closes it, because this process was killed.
-pub(crate) fn abort_on_close(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+pub(crate) fn abort_on_close(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Closing the socket will send what waits and say FIN.
 pub(crate) fn finish_on_close(stream: &TcpStream) {
-    let _ = socket2::SockRef::from(stream).set_linger(None);
+    let _ = SockRef::from(stream).set_linger(None);
 }
 
 /// Whether an address may not be dialed. An IPv4 address in IPv6 clothes is judged as what it is.

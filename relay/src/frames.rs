@@ -18,6 +18,8 @@ const CHUNK_MIN: usize = scratch::SMALL;
 const CHUNK_MAX: usize = Header::LEN + MAX_DATA_PAYLOAD;
 const _: () = assert!(CHUNK_MAX == scratch::LARGE);
 
+/// What waits and is less waits for more, if that is there at once.
+const GATHERED: usize = CHUNK_MIN / 2;
 /// A peer that leaves so much of ours untaken is not read: it could make us queue answers without end.
 const BACKLOG: usize = CHUNK_MAX;
 
@@ -63,6 +65,8 @@ pub(crate) struct Frames {
     /// An error that came behind bytes that had to be handled first.
     failed: Option<io::Error>,
     unflushed: bool,
+    /// The socket takes nothing more for now.
+    blocked: bool,
 }
 
 impl Frames {
@@ -78,6 +82,7 @@ impl Frames {
             window: CHUNK_MIN,
             failed: None,
             unflushed: false,
+            blocked: false,
         }
     }
 
@@ -103,7 +108,8 @@ impl Frames {
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, Fault> {
         self.save_memory();
-        let most = most.min(self.batch - Header::LEN);
+        let spare = self.batch.saturating_sub(self.outgoing.len()).max(GATHERED);
+        let most = most.min(spare - Header::LEN);
         let room = self.outgoing.room(Header::LEN + most);
         let read = read(&mut room[Header::LEN..Header::LEN + most]);
         let Ok(count @ 1..) = read else {
@@ -121,8 +127,14 @@ impl Frames {
         Ok(read)
     }
 
+    /// Whether more may join what waits before it is sent: it is little, and nothing holds it up.
+    pub(crate) fn gathers(&self) -> bool {
+        !self.blocked && self.outgoing.len() < GATHERED
+    }
+
     /// Sends everything that waits.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.blocked = true;
         while self.outgoing.len() > 0 {
             let count = ready!(self.records.poll_write(cx, self.outgoing.waiting()))?;
             if count == 0 {
@@ -135,6 +147,7 @@ impl Frames {
             ready!(self.records.poll_flush(cx))?;
             self.unflushed = false;
         }
+        self.blocked = false;
         Poll::Ready(Ok(()))
     }
 

@@ -101,6 +101,7 @@ impl Listeners {
                 let key = key(import);
                 if !self.imports.contains_key(&key) {
                     let listener = listen(import.listen, &format!("import {}", import.name))?;
+                    abort_on_close(&listener);
                     imports.push((key, listener));
                 }
             }
@@ -140,6 +141,7 @@ fn listen(wanted: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
         // A restart must not wait for old connections to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(wanted)?;
+        tune(&socket);
         socket.listen(BACKLOG)
     };
     bind().map_err(|error| BindError { wanted, what: what.to_owned(), error })
@@ -191,7 +193,6 @@ async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, door: &Door) {
 
 /// The peer dials in, or somebody who says so.
 fn accept_peer(link: &Arc<Link>, socket: TcpStream, ticket: Ticket) {
-    tune(&socket);
     let owner = Arc::clone(link);
     link.tasks.spawn(async move {
         let Some(mut visit) = owner.unless_stopped(ticket.enter()).await else { return };
@@ -221,19 +222,19 @@ fn accept_peer(link: &Arc<Link>, socket: TcpStream, ticket: Ticket) {
     });
 }
 
-/// A client here wants an import. Which one that is now, the snapshot says: ports may have changed hands.
+/// A client here wants an import. Which one that is now, the snapshot says: ports may have changed hands. Whoever is turned
+/// away is reset: so every client is that is closed, unless its stream has finished.
 fn accept_client(link: &Arc<Link>, key: &Key, client: TcpStream) {
     let view = link.view();
     let asked_for =
         |import: &&Import| import.listen == key.wanted && key.import.as_ref().is_none_or(|name| import.name == *name);
     let import = view.snapshot.imports.iter().find(asked_for).filter(|import| view.import(&import.name).is_some());
-    let Some(import) = import.filter(|_| !link.is_closing()) else { return abort_on_close(&client) };
+    let Some(import) = import.filter(|_| !link.is_closing()) else { return };
     match admit_client(link, &client) {
         Ok(place) => {
             link.tasks.spawn(serve_client(Arc::clone(link), import.clone(), client, place));
         }
         Err(failure) => {
-            abort_on_close(&client);
             link.metrics.ended(Direction::Outgoing, "overloaded");
             link.overloaded(&failure);
         }

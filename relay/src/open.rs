@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::acquire::acquire;
 use crate::connection::Connection;
 use crate::copy::{Copy, End};
-use crate::dial::{abort_on_close, finish_on_close, tune};
+use crate::dial::finish_on_close;
 use crate::early::Early;
 use crate::judge::{Direction, Judgment};
 use crate::link::Link;
@@ -26,8 +26,6 @@ const ATTEMPTS: usize = 3;
 /// Carries one client's connection to an import, which has its `place` until the end. Every end that is no clean one is a
 /// reset for the client.
 pub(crate) async fn serve_client(link: Arc<Link>, import: Import, mut client: TcpStream, _place: OwnedSemaphorePermit) {
-    tune(&client);
-    abort_on_close(&client);
     let service: Arc<str> = Arc::from(import.name.as_str());
     if let Some(Err(why)) = link.gate().map(|opinion| opinion.verdict) {
         tracing::debug!(link = %link.name, import = %service, reason = why.reason(), "a client was turned away");

@@ -16,7 +16,7 @@ use crate::judge::Direction;
 use crate::link::{Link, locked};
 use crate::pool::Pool;
 use crate::report::hexadecimal;
-use crate::stream::{answer_idle, reset_now, say_idle};
+use crate::stream::{reset_now, say_idle};
 use crate::wire::{Code, GREET, MAX_GREETING, Message, Open, PROBE, Reject, Rst, StreamId};
 
 /// Time for the whole exchange.
@@ -233,8 +233,8 @@ async fn answer(link: &Link, connection: &mut Connection, service: &str) -> Resu
         return Err(Fault::Ended);
     };
     queue_bytes(connection, &answer)?;
-    connection.frames.send(&Message::Fin).await?;
-    answer_idle(link, connection).await?;
+    connection.frames.queue(&Message::Fin)?;
+    say_idle(link, connection).await?;
     if service == PROBE {
         // Its bytes came here, went back and were counted there: the data path works both ways.
         let now = link.now();

@@ -84,8 +84,8 @@ pub(crate) async fn conclude(
 async fn part_ways(link: &Link, connection: &mut Connection, end: End) -> Result<(), Failure> {
     let opener = connection.frames.session.is_opener();
     let concluded = match end {
-        End::Finished | End::Rejected(_) if opener => timeout(IDLE_TIMEOUT, say_idle(link, connection)).await,
-        End::Finished => timeout(IDLE_TIMEOUT, answer_idle(link, connection)).await,
+        End::Finished => timeout(IDLE_TIMEOUT, say_idle(link, connection)).await,
+        End::Rejected(_) if opener => timeout(IDLE_TIMEOUT, say_idle(link, connection)).await,
         End::Aborted => {
             let code = if opener { Code::PeerLost } else { Code::TargetReset };
             reset_in_order(connection, code).await;
@@ -101,7 +101,7 @@ async fn part_ways(link: &Link, connection: &mut Connection, end: End) -> Result
     Ok(concluded.unwrap_or(Err(Fault::Ended))?)
 }
 
-/// Opener: IDLE, and the server's in return.
+/// IDLE, with what still waits, and the peer's.
 pub(crate) async fn say_idle(link: &Link, connection: &mut Connection) -> Result<(), Fault> {
     let counts = connection.frames.session.counts();
     connection.frames.send(&Message::Idle(counts)).await?;
@@ -120,7 +120,7 @@ pub(crate) async fn say_idle(link: &Link, connection: &mut Connection) -> Result
     }
 }
 
-/// Server: waits for the opener's IDLE, throwing away what of a refused stream still comes, and answers.
+/// Server, after a REJECT: waits for the opener's IDLE, throwing away what of the stream still comes, and answers.
 pub(crate) async fn answer_idle(link: &Link, connection: &mut Connection) -> Result<(), Fault> {
     loop {
         match connection.frames.message().await? {

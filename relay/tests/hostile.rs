@@ -465,6 +465,8 @@ async fn a_cut_waits_for_no_peer_that_keeps_back_its_last_word() {
             service.read_to_end(&mut Vec::new()).await.unwrap();
             drop(service);
             intruder.hear_until(|heard| *heard == Heard::Message(Message::Fin)).await;
+            // The server's comes unasked.
+            intruder.hear_until(|heard| matches!(heard, Heard::Message(Message::Idle(_)))).await;
         }
         link.cut(if aborted { "an abort" } else { "no IDLE" }).await;
     }

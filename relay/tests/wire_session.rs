@@ -152,10 +152,16 @@ const TABLE: &[Row] = &[
         opener: &[Kind::Data, Kind::Fin, Kind::Rst], server: &[Kind::Rst], crossing: &[] },
     Row { state: "closing", phase: Phase::Closing,
         script: &[(Opener, Kind::Open), (Opener, Kind::Fin), (Server, Kind::Accept), (Server, Kind::Fin)],
-        opener: &[Kind::Idle, Kind::Rst], server: &[Kind::Rst], crossing: &[] },
+        opener: &[Kind::Idle, Kind::Rst], server: &[Kind::Idle, Kind::Rst], crossing: &[] },
     Row { state: "closing, opener idle", phase: Phase::Closing,
         script: &[(Opener, Kind::Open), (Server, Kind::Accept), (Server, Kind::Fin), (Opener, Kind::Fin), (Opener, Kind::Idle)],
         opener: &[], server: &[Kind::Idle, Kind::Rst], crossing: &[] },
+    Row { state: "closing, server idle", phase: Phase::Closing,
+        script: &[(Opener, Kind::Open), (Server, Kind::Accept), (Opener, Kind::Fin), (Server, Kind::Fin), (Server, Kind::Idle)],
+        opener: &[Kind::Idle, Kind::Rst], server: &[], crossing: &[] },
+    Row { state: "idle again, server first", phase: Phase::Idle,
+        script: &[(Opener, Kind::Open), (Server, Kind::Accept), (Opener, Kind::Fin), (Server, Kind::Fin), (Server, Kind::Idle), (Opener, Kind::Idle)],
+        opener: &[Kind::Open, Kind::Ping], server: &[], crossing: &[] },
     Row { state: "idle again", phase: Phase::Idle,
         script: &[(Opener, Kind::Open), (Server, Kind::Accept), (Server, Kind::Fin), (Opener, Kind::Fin), (Opener, Kind::Idle), (Server, Kind::Idle)],
         opener: &[Kind::Open, Kind::Ping], server: &[], crossing: &[] },
@@ -550,7 +556,7 @@ impl Party {
             acts.push(Act::Fin);
             acts.extend((session.early_left() > 0).then_some(Act::Data));
         }
-        let idle_said = session.phase() == Phase::Closing && opener && !session.idle_due();
+        let idle_said = session.phase() == Phase::Closing && !session.idle_due();
         if session.phase() != Phase::Idle && !idle_said {
             acts.push(Act::Rst);
         }
@@ -740,6 +746,7 @@ fn the_random_schedules_reach_every_crossing_that_matters() {
         ("opening, bye said", "FIN"),
         ("closing", "RST"),
         ("closing", "BYE"),
+        ("closing", "IDLE"),
         ("closed", "ACCEPT"),
         ("closed", "REJECT"),
         ("closed", "IDLE"),

@@ -142,6 +142,8 @@ struct Way {
     reset: bool,
     /// FIN, in the current or last stream.
     finished: bool,
+    /// IDLE, likewise.
+    idle: bool,
     /// Payload of DATA, in the current or last stream.
     bytes: u64,
     /// PINGs that wait for the other side's PONG, oldest first.
@@ -166,8 +168,6 @@ pub struct Session {
     peer: Option<Hello>,
     ours: Way,
     theirs: Way,
-    /// The opener's IDLE of this stream has passed.
-    opener_idle: bool,
 }
 
 impl Session {
@@ -191,7 +191,6 @@ impl Session {
             peer: None,
             ours: Way::default(),
             theirs: Way::default(),
-            opener_idle: false,
         }
     }
 
@@ -240,11 +239,11 @@ impl Session {
         self.phase == Phase::Idle && self.is_opener() && !self.said_bye() && !self.heard_bye() && !self.awaits_pong()
     }
 
-    /// Whether an IDLE of ours is due: the opener's after both FINs or a REJECT, the server's after the opener's.
+    /// Whether an IDLE of ours is due: after both FINs, and after a REJECT the opener's, then the server's.
     pub fn idle_due(&self) -> bool {
         match self.phase {
             Phase::Rejected => self.is_opener(),
-            Phase::Closing => self.is_opener() != self.opener_idle,
+            Phase::Closing => !self.ours.idle,
             _ => false,
         }
     }

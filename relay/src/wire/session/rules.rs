@@ -148,13 +148,17 @@ impl Session {
             (Phase::Opening, Message::Reject(_), false) => self.phase = Phase::Rejected,
             (_, Message::Fin, _) if self.may_flow(by) => self.way(by).finished = true,
             (Phase::Rejected, Message::Idle(_), true) => {
-                self.opener_idle = true;
+                self.way(by).idle = true;
                 self.phase = Phase::Closing;
             }
-            (Phase::Closing, Message::Idle(_), true) if !self.opener_idle => self.opener_idle = true,
-            (Phase::Closing, Message::Idle(_), false) if self.opener_idle => self.phase = Phase::Idle,
+            (Phase::Closing, Message::Idle(_), _) if !self.way(by).idle => {
+                self.way(by).idle = true;
+                if self.ours.idle && self.theirs.idle {
+                    self.phase = Phase::Idle;
+                }
+            }
             (Phase::Opening | Phase::Streaming | Phase::Rejected | Phase::Closing, Message::Rst(_), _)
-                if !(from_opener && self.opener_idle) =>
+                if !self.way(by).idle =>
             {
                 self.way(by).reset = true;
                 self.phase = Phase::Closed;
@@ -178,9 +182,9 @@ impl Session {
     fn begin(&mut self) {
         for way in [&mut self.ours, &mut self.theirs] {
             way.finished = false;
+            way.idle = false;
             way.bytes = 0;
         }
-        self.opener_idle = false;
         self.phase = Phase::Opening;
     }
 
