@@ -49,6 +49,7 @@ impl Operator {
         let shown = format!("{}:{port}", plane.cluster.address);
         let mut command = guarded(program);
         command.arg("--config").arg(&config).args(["--listen", &shown]);
+        command.envs(site.environment.iter().cloned());
         command.env("KUBECONFIG", &kubeconfig).env("POD_NAMESPACE", &site.own.name).env("POD_NAME", name);
         command.env_remove("KUBERNETES_SERVICE_HOST");
         let process = Process::spawn(name, &mut command, &log)?;

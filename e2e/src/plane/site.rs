@@ -38,6 +38,8 @@ pub struct Site<'a> {
     pub(super) token: String,
     /// The chart's `config.yaml`.
     pub(super) config: String,
+    /// What the chart sets in the operator's environment.
+    pub(super) environment: Vec<(String, String)>,
 }
 
 impl<'a> Site<'a> {
@@ -45,7 +47,7 @@ impl<'a> Site<'a> {
     pub async fn new(plane: &'a Plane) -> Result<Self> {
         let (own, links) =
             futures_util::future::try_join(plane.namespace("operator"), plane.namespace("links")).await?;
-        let bare = Self { plane, own, links, token: String::new(), config: String::new() };
+        let bare = Self { plane, own, links, token: String::new(), config: String::new(), environment: Vec::new() };
         let mut site = bare.with_values(&[])?;
         for object in site.rendered(&[])? {
             if let "ServiceAccount" | "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding" =
@@ -106,15 +108,19 @@ impl<'a> Site<'a> {
 
     /// The same installation, with links in another namespace.
     pub fn elsewhere(&self, links: Namespace) -> Self {
-        let (token, config) = (self.token.clone(), self.config.clone());
-        Self { plane: self.plane, own: self.own.clone(), links, token, config }
+        let (token, config, environment) = (self.token.clone(), self.config.clone(), self.environment.clone());
+        Self { plane: self.plane, own: self.own.clone(), links, token, config, environment }
     }
 
     /// The same installation, with an operator that is told of other values by these further arguments of `helm template`.
     pub fn with_values(&self, more: &[&str]) -> Result<Self> {
         let objects = self.rendered(more)?;
         let config = objects.iter().find_map(|object| object["data"]["config.yaml"].as_str()).context("config.yaml")?;
-        Ok(Self { config: config.to_owned(), ..self.elsewhere(self.links.clone()) })
+        let deployment = objects.iter().find(|object| object["kind"] == "Deployment").context("a Deployment")?;
+        let set = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().context("its environment")?;
+        let text = |one: &Value, key: &str| one[key].as_str().map(str::to_owned);
+        let environment = set.iter().filter_map(|one| Some((text(one, "name")?, text(one, "value")?))).collect();
+        Ok(Self { config: config.to_owned(), environment, ..self.elsewhere(self.links.clone()) })
     }
 
     /// Allows links where they are.

@@ -73,14 +73,15 @@ pub fn the_operator_is_started_as_it_expects(tools: &Tools) {
     let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);
     assert_eq!(container["command"], json!(["/securelink-operator"]));
     assert_eq!(container["args"], json!(["--config", "/etc/securelink-operator/config.yaml"]));
-    let fields = container["env"].as_array().unwrap().iter();
-    let fields: Vec<_> = fields.map(|one| (&one["name"], &one["valueFrom"]["fieldRef"]["fieldPath"])).collect();
+    let field = |name, path| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let wanted = [
-        (json!("POD_NAME"), json!("metadata.name")),
-        (json!("POD_NAMESPACE"), json!("metadata.namespace")),
-        (json!("POD_IP"), json!("status.podIP")),
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_IP", "status.podIP"),
+        json!({"name": "MALLOC_ARENA_MAX", "value": "1"}),
+        json!({"name": "MALLOC_TRIM_THRESHOLD_", "value": "131072"}),
     ];
-    assert_eq!(fields, wanted.iter().map(|(name, path)| (name, path)).collect::<Vec<_>>());
+    assert_eq!(container["env"], json!(wanted));
     assert_eq!(container["ports"], json!([{"name": "http", "containerPort": 8080, "protocol": "TCP"}]));
     let probes = ["startupProbe", "livenessProbe", "readinessProbe"].map(|probe| &container[probe]["httpGet"]);
     let ask = |path| json!({"path": path, "port": "http"});

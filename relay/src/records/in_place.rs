@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::channel::{Channel, Opened};
 pub(crate) use self::handshake::{Connection, Handshake};
-use self::key::{BATCH, sealed};
+use self::key::{batch, sealed};
 use super::Records;
 use crate::scratch::{Buffer, SMALL};
 
@@ -80,7 +80,7 @@ pub(crate) struct InPlaceRecords {
 impl InPlaceRecords {
     /// Reads at least `least` bytes or what is there, at best so many that `content` bytes come of it.
     fn poll_fill(&mut self, cx: &mut Context<'_>, least: usize, content: usize) -> Poll<io::Result<()>> {
-        let count = sealed(content.min(BATCH)).saturating_sub(self.incoming.len()).max(least);
+        let count = sealed(content.min(batch())).saturating_sub(self.incoming.len()).max(least);
         let mut room = ReadBuf::new(&mut self.incoming.room(count)[..count]);
         let read = Pin::new(&mut self.socket).poll_read(cx, &mut room);
         let count = room.filled().len();

@@ -4,7 +4,7 @@
 use rustls::{AlertDescription, ContentType, Error, HandshakeType, InvalidMessage, PeerMisbehaved};
 
 use super::kernel::Kernel;
-use super::key::{BATCH, HEADER, Key, MAX_CONTENT, OVERHEAD, Record, sealed};
+use super::key::{HEADER, Key, MAX_CONTENT, OVERHEAD, Record, batch, sealed};
 use crate::scratch::Buffer;
 
 /// Longest message of a handshake that is put together, as in rustls.
@@ -83,7 +83,7 @@ impl Channel {
         if self.finished {
             return Err(Error::General("content after close_notify".to_owned()));
         }
-        let content = &content[..content.len().min(BATCH)];
+        let content = &content[..content.len().min(batch())];
         // Who does not know how much was sealed must not seal it again.
         self.seal_batch(content, outgoing).inspect_err(|error| self.failed = Some(error.clone()))?;
         Ok(content.len())
