@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use securelink_crds::IssuerRef;
 use securelink_crds::keys::NAMESPACE_NAME;
 use securelink_plan::{DnsServers, Installation};
+use securelink_relay_config::RecordLayer;
 use serde::{Deserialize, Serialize};
 
 /// Largest `config.yaml` that is read, in bytes: a few dozen lines are expected.
@@ -48,6 +49,9 @@ pub struct Config {
     /// CPU and memory of a relay whose link does not say.
     #[serde(default)]
     pub resources: ResourceRequirements,
+    /// Who makes the records of TLS in relays.
+    #[serde(default)]
+    pub records: RecordLayer,
     /// Labels of the operator's own pods.
     pub operator_labels: BTreeMap<String, String>,
     /// Who may read relays' metrics.
@@ -181,6 +185,7 @@ impl Config {
             image: self.image.clone(),
             image_pull_policy: self.image_pull_policy.clone(),
             resources: self.resources.clone(),
+            records: self.records,
             operator: NetworkPolicyPeer {
                 namespace_selector: select(own),
                 pod_selector: select(self.operator_labels.clone()),

@@ -20,6 +20,7 @@ logFormat: {{ .Values.operator.logFormat }}
 monitoring: {{ toJson .Values.monitoring }}
 operatorLabels:
   {{- include "securelink.selector" . | nindent 2 }}
+records: {{ .Values.relay.records }}
 resources:
   {{- toYaml .Values.relay.resources | nindent 2 }}
 {{- end -}}

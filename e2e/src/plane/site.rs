@@ -117,7 +117,8 @@ impl<'a> Site<'a> {
         let objects = self.rendered(more)?;
         let config = objects.iter().find_map(|object| object["data"]["config.yaml"].as_str()).context("config.yaml")?;
         let deployment = objects.iter().find(|object| object["kind"] == "Deployment").context("a Deployment")?;
-        let set = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().context("its environment")?;
+        let set =
+            deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().context("its environment")?;
         let text = |one: &Value, key: &str| one[key].as_str().map(str::to_owned);
         let environment = set.iter().filter_map(|one| Some((text(one, "name")?, text(one, "value")?))).collect();
         Ok(Self { config: config.to_owned(), environment, ..self.elsewhere(self.links.clone()) })

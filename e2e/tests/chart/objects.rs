@@ -108,6 +108,7 @@ pub fn the_operators_configuration_is_made_of_the_values(tools: &Tools) {
     let wanted = json!({
         "image": format!("securelink:{}", env!("CARGO_PKG_VERSION")),
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "records": "Rustls",
         "operatorLabels": own,
         "monitoring": [],
         "certManager": {"issuers": []},
@@ -126,6 +127,7 @@ pub fn the_operators_configuration_is_made_of_the_values(tools: &Tools) {
         assert_eq!(full[key], values[key], "{key}");
     }
     assert_eq!(full["resources"]["limits"], values["relay"]["resources"]["limits"]);
+    assert_eq!(full["records"], "InPlace");
     assert_eq!((&full["logFormat"], &full["imagePullPolicy"]), (&json!("text"), &json!("Always")));
     assert_eq!(full["operatorLabels"], own);
     let deployment = tools.object("Deployment", NAME, &FULL);

@@ -146,6 +146,8 @@ pub struct Installation {
     pub image_pull_policy: Option<String>,
     /// CPU and memory of a relay whose link does not say.
     pub resources: ResourceRequirements,
+    /// Who makes the records of TLS in relays.
+    pub records: RecordLayer,
     /// The operator's own pods: who may use the control port.
     pub operator: NetworkPolicyPeer,
     /// Who may read metrics, beside the operator.

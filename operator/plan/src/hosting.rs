@@ -46,11 +46,11 @@ pub(crate) fn listen(spec: &SecureLinkSpec, mode: &Mode) -> Option<SocketAddr> {
     })
 }
 
-/// Who makes the records of TLS; in a cluster there is no choice yet.
+/// Who makes the records of TLS.
 pub(crate) fn records(mode: &Mode) -> RecordLayer {
     match mode {
         Mode::Standalone(here) => here.records,
-        Mode::Cluster(_) => RecordLayer::Rustls,
+        Mode::Cluster(cluster) => cluster.installation.records,
     }
 }
 

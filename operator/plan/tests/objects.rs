@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer};
@@ -13,9 +14,9 @@ use proptest::sample::{select, subsequence};
 use securelink_crds::load::{Object, judge};
 use securelink_plan::objects::{ACCEPTED_JSON, Objects, RELAY_JSON};
 use securelink_plan::{
-    Declared, Gathered, MAX_ACCEPTED_BYTES, Mode, Orders, Target, Verdict, names, snapshot, validate,
+    Declared, Gathered, Installation, MAX_ACCEPTED_BYTES, Mode, Orders, Target, Verdict, names, snapshot, validate,
 };
-use securelink_relay_config::{Cut, CutScope, MAX_SNAPSHOT_BYTES, Millis, Snapshot};
+use securelink_relay_config::{Cut, CutScope, MAX_SNAPSHOT_BYTES, Millis, RecordLayer, Snapshot};
 use serde_json::{Value, json};
 
 use support::cluster::{Around, UID, all, leaf, objects, read, settle};
@@ -493,6 +494,25 @@ fn f90_relays_of_a_dual_stack_cluster_listen_and_dial_in_both_families() {
             assert_eq!(service.spec.as_ref().unwrap().ip_family_policy.as_deref(), Some("PreferDualStack"));
         }
     }
+}
+
+#[test]
+fn who_makes_records_is_the_installations_choice_and_restarts_nothing() {
+    let spec = json!({"expose": {"type": "NodePort"}});
+    let mut gathered = gathered(&spec, false);
+    let built = |gathered: &Gathered, previous: Option<&Snapshot>| {
+        let verdict = validate(gathered);
+        let snapshot = snapshot_of(&verdict, previous).unwrap();
+        (objects(&verdict, &snapshot, &gathered.mode).deployment, snapshot)
+    };
+    let (deployment, snapshot) = built(&gathered, None);
+    assert_eq!(snapshot.records, RecordLayer::Rustls);
+    let Mode::Cluster(cluster) = &mut gathered.mode else { panic!() };
+    cluster.installation =
+        Arc::new(Installation { records: RecordLayer::InPlace, ..cluster.installation.as_ref().clone() });
+    let (same, changed) = built(&gathered, Some(&snapshot));
+    assert_eq!((changed.records, changed.version), (RecordLayer::InPlace, snapshot.version + 1));
+    assert_eq!(same, deployment);
 }
 
 /// Text of the longest kind, different for each number.

@@ -137,6 +137,7 @@ enum By {
 
 /// What one side has said so far.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a frame that has passed or has not")]
 struct Way {
     bye: bool,
     reset: bool,

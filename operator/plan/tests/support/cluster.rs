@@ -6,8 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use securelink_plan::objects::{Inputs, Objects};
 use securelink_plan::{Cluster, Gathered, Installation, Mode, ObjectKind, Verdict};
-use securelink_relay_config::Snapshot;
 use securelink_relay_config::control::LeafPem;
+use securelink_relay_config::{RecordLayer, Snapshot};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -43,6 +43,7 @@ pub fn installation(ipv6: bool) -> Installation {
         image: "ghcr.io/securelink/securelink:0.1.0".to_owned(),
         image_pull_policy: None,
         resources: read("{requests: {cpu: 100m, memory: 64Mi}, limits: {memory: 256Mi}}"),
+        records: RecordLayer::default(),
         operator: read(
             "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: securelink-system}},
               podSelector: {matchLabels: {app.kubernetes.io/name: securelink, app.kubernetes.io/component: operator}}}",

@@ -16,7 +16,9 @@ pub(super) const MAX_CONTENT: usize = 16 * 1024;
 /// Bytes that are sealed, or read to be opened, together: so few that they are still in the CPU's second cache when they are
 /// sent, or opened. Measured with one of 512 KiB and one of 1 MiB (docs/benchmarks/steps.md).
 static BATCH: LazyLock<usize> =
-    LazyLock::new(|| if second_cache().is_some_and(|size| size >= 1 << 20) { 16 * MAX_CONTENT } else { 4 * MAX_CONTENT });
+    LazyLock::new(
+        || if second_cache().is_some_and(|size| size >= 1 << 20) { 16 * MAX_CONTENT } else { 4 * MAX_CONTENT },
+    );
 
 /// See [`BATCH`].
 pub(super) fn batch() -> usize {
