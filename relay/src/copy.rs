@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io::{self, Read as _};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -110,10 +110,8 @@ pub(crate) struct Paces {
 struct State {
     answered: bool,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// ACCEPT, which is all that waits, waits for more until then.
+    /// ACCEPT waits for what may follow it until then.
     patience: Option<Pin<Box<Sleep>>>,
-    /// The socket may have bytes of which the runtime does not know yet: who connects often speaks at once.
-    fresh: bool,
     /// The application broke off: what it sent before is still carried, nothing is written to it any more.
     broken: bool,
     /// Why nothing more can be sent. What the peer sent before, and its last word, are still heard.
@@ -151,7 +149,7 @@ fn pay(paces: &[Pace], bytes: usize) {
 }
 
 impl<'a> Copy<'a> {
-    /// A stream on `connection`; an opener's waits for ACCEPT, a server has sent it.
+    /// A stream on `connection`; an opener's waits for ACCEPT, a server has queued it.
     pub(crate) fn new(
         link: &'a Arc<Link>,
         connection: &Connection,
@@ -163,7 +161,7 @@ impl<'a> Copy<'a> {
         let deadline = (!answered).then(|| Box::pin(sleep(OPEN_TIMEOUT)));
         let facts = Arc::clone(&connection.facts);
         let patience = (answered && !facts.is_connect()).then(|| Box::pin(sleep(ACCEPT_WAIT)));
-        let state = State { answered, deadline, patience, fresh: !answered, ..State::default() };
+        let state = State { answered, deadline, patience, ..State::default() };
         Self {
             link,
             facts,
@@ -221,19 +219,22 @@ impl<'a> Copy<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<End> {
         for _ in 0..QUANTUM {
-            let up = self.poll_up(cx, frames);
+            // First: of a connection that is known to be gone, nothing of the application's is to be lost.
             let down = self.poll_down(cx, frames);
-            if matches!(up, Poll::Ready(Ok(()))) {
-                self.state.watch.sent();
+            if let Poll::Ready(Err(end)) = down {
+                return Poll::Ready(end);
+            }
+            let up = self.poll_up(cx, frames);
+            match up {
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Ok(())) => self.state.watch.sent(),
+                Poll::Pending => {}
             }
             if frames.session.both_finished() && !self.state.broken && self.state.deaf.is_none() {
-                // What still waits goes with the IDLE that follows.
-                return Poll::Ready(End::Finished);
+                return self.poll_finished(cx, frames);
             }
-            match (up, down) {
-                (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
-                (Poll::Pending, Poll::Pending) => return self.poll_over(cx, frames),
-                _ => {}
+            if up.is_pending() && down.is_pending() {
+                return self.poll_over(cx, frames);
             }
         }
         // Woken only after the runtime has looked at its sockets, which it does seldom while a task is ready: where one thread
@@ -242,6 +243,20 @@ impl<'a> Copy<'a> {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Both sides have said FIN: ready when what still waits has left, and IDLE with it.
+    fn poll_finished(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<End> {
+        if frames.session.idle_due()
+            && let Err(fault) = frames.queue(&Message::Idle(frames.session.counts()))
+        {
+            return Poll::Ready(End::Lost(fault));
+        }
+        match frames.poll_send(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(End::Finished),
+            Poll::Ready(Err(error)) => Poll::Ready(End::Lost(error.into())),
+            Poll::Pending => self.poll_over(cx, frames),
+        }
     }
 
     /// Nothing moves: is it over, or too late?
@@ -284,9 +299,8 @@ impl<'a> Copy<'a> {
         if self.state.deaf.is_some() {
             return Poll::Pending;
         }
-        let gathers = frames.gathers();
-        if gathers {
-            // What is there goes in one flight.
+        if frames.gathers() {
+            // What is there goes in one flight with OPEN or ACCEPT.
             if let Poll::Ready(gathered) = self.poll_application(cx, frames) {
                 self.state.patience = None;
                 return Poll::Ready(gathered);
@@ -299,7 +313,7 @@ impl<'a> Copy<'a> {
             self.state.deaf = Some(error.into());
             return Poll::Pending;
         }
-        if gathers { Poll::Pending } else { self.poll_application(cx, frames) }
+        self.poll_application(cx, frames)
     }
 
     /// Whether what waits still waits for more. A peer that has much to send waits for ACCEPT.
@@ -328,12 +342,11 @@ impl<'a> Copy<'a> {
         }
         ready!(self.state.sending.poll(&self.paces.sent, cx));
         loop {
-            let fresh = std::mem::take(&mut self.state.fresh);
-            if !fresh && ready!(self.application.poll_read_ready(cx)).is_err() {
+            if ready!(self.application.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Err(End::Aborted));
             }
             let read = frames.queue_data(most, |buffer| {
-                let count = if fresh { read(self.application, buffer)? } else { try_read(self.application, buffer)? };
+                let count = self.application.try_read(buffer)?;
                 if !self.state.answered {
                     self.early.keep(&buffer[..count]);
                 }
@@ -358,7 +371,7 @@ impl<'a> Copy<'a> {
     /// From the peer to the application.
     fn poll_down(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
         if frames.session.both_finished() {
-            // What comes now is no longer of this stream's bytes: the opener's IDLE, which `conclude` awaits.
+            // What comes now is no longer of this stream's bytes: the peer's IDLE, which `conclude` awaits.
             return Poll::Pending;
         }
         if !frames.has_data() {
@@ -419,24 +432,6 @@ impl<'a> Copy<'a> {
     pub(crate) fn is_answered(&self) -> bool {
         self.state.answered
     }
-}
-
-fn read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    (&*socket2::SockRef::from(socket)).read(buffer)
-}
-
-/// Reads what the runtime knows to be there. Where that is less than there is room for, nothing is left, and the runtime is
-/// told so without another system call (as its own `poll_read` does; an end is known apart, epoll(7), question 9).
-fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut partial = None;
-    let whole = socket.try_io(Interest::READABLE, || match read(socket, buffer)? {
-        count if 0 < count && count < buffer.len() => {
-            partial = Some(count);
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        count => Ok(count),
-    });
-    partial.map_or(whole, Ok)
 }
 
 fn is_transient(error: &io::Error) -> bool {

@@ -18,7 +18,7 @@ const CHUNK_MIN: usize = scratch::SMALL;
 const CHUNK_MAX: usize = Header::LEN + MAX_DATA_PAYLOAD;
 const _: () = assert!(CHUNK_MAX == scratch::LARGE);
 
-/// What waits and is less waits for more, if that is there at once.
+/// What waits first in a stream and is less waits for more, if that is there at once.
 const GATHERED: usize = CHUNK_MIN / 2;
 /// A peer that leaves so much of ours untaken is not read: it could make us queue answers without end.
 const BACKLOG: usize = CHUNK_MAX;
@@ -65,8 +65,8 @@ pub(crate) struct Frames {
     /// An error that came behind bytes that had to be handled first.
     failed: Option<io::Error>,
     unflushed: bool,
-    /// The socket takes nothing more for now.
-    blocked: bool,
+    /// A record with something of ours in the current or last stream may have left whole.
+    departed: bool,
 }
 
 impl Frames {
@@ -82,7 +82,7 @@ impl Frames {
             window: CHUNK_MIN,
             failed: None,
             unflushed: false,
-            blocked: false,
+            departed: false,
         }
     }
 
@@ -94,6 +94,9 @@ impl Frames {
     /// Puts a message behind what waits to be sent.
     pub(crate) fn queue(&mut self, message: &Message) -> Result<(), Fault> {
         self.session.send(Frame::Message(message))?;
+        if let Message::Open(_) = message {
+            self.departed = false;
+        }
         let mut encoded = Vec::with_capacity(64);
         message.encode(&mut encoded);
         self.outgoing.room(encoded.len())[..encoded.len()].copy_from_slice(&encoded);
@@ -127,16 +130,18 @@ impl Frames {
         Ok(read)
     }
 
-    /// Whether more may join what waits before it is sent: it is little, and nothing holds it up.
+    /// Whether more may join what waits before it is sent: it is the first of a stream, and little.
     pub(crate) fn gathers(&self) -> bool {
-        !self.blocked && self.outgoing.len() < GATHERED
+        !self.departed && self.outgoing.len() < GATHERED
     }
 
     /// Sends everything that waits.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.blocked = true;
+        // What fits into one record is nothing to the peer until the socket has taken all of it.
+        self.departed |= self.outgoing.len() > CHUNK_MIN;
         while self.outgoing.len() > 0 {
             let count = ready!(self.records.poll_write(cx, self.outgoing.waiting()))?;
+            self.departed |= count < self.outgoing.len();
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -146,8 +151,8 @@ impl Frames {
         if self.unflushed {
             ready!(self.records.poll_flush(cx))?;
             self.unflushed = false;
+            self.departed = true;
         }
-        self.blocked = false;
         Poll::Ready(Ok(()))
     }
 
@@ -182,6 +187,9 @@ impl Frames {
         let Some(payload) = self.incoming.waiting().get(Header::LEN..whole) else { return Ok(None) };
         let message = Message::decode(header.kind, payload)?;
         self.session.receive(Frame::Message(&message))?;
+        if let Message::Open(_) = message {
+            self.departed = false;
+        }
         self.incoming.consume(whole);
         Ok(Some(Received::Message(message)))
     }
@@ -245,6 +253,11 @@ impl Frames {
     /// Whether the socket has failed, known without reading it.
     pub(crate) fn is_dead(&self) -> bool {
         self.socket().try_io(Interest::ERROR, || Ok(())).is_ok()
+    }
+
+    /// Whether DATA of the current or last stream may have reached the peer.
+    pub(crate) fn has_parted_with_data(&self) -> bool {
+        self.departed && self.session.counts().sent > 0
     }
 
     /// Whether nothing waits to be sent.
@@ -311,5 +324,101 @@ impl Frames {
     pub(crate) async fn close(&mut self) {
         // The peer may be gone already: there is nobody to tell.
         let _ = poll_fn(|cx| self.records.poll_close(cx)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use securelink_relay_config::{Digest, Head, LinkState};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::wire::{Hello, Open, ReplicaId, Role, StreamId, VERSION};
+
+    /// Takes so many bytes with each write, then its socket is dead.
+    struct Dying(Vec<usize>);
+
+    impl Records for Dying {
+        fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            if self.0.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            Poll::Ready(Ok(self.0.remove(0).min(bytes.len())))
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn socket(&self) -> &TcpStream {
+            unreachable!("it has none")
+        }
+    }
+
+    /// A connection that was used before: OPEN and `early` bytes of DATA wait.
+    fn opening(takes: &[usize], early: usize) -> Frames {
+        let hello = Message::Hello(Hello {
+            versions: (VERSION, VERSION),
+            role: Role::Forward,
+            trust_domain: "a.example".parse().unwrap(),
+            replica: ReplicaId([1; 16]),
+            epoch: 1,
+            early_data: 65_536,
+            head: Head { sequence: 1, current: None, next: None, state: LinkState::Active, hash: Digest([0; 32]) },
+            pin: None,
+        });
+        let mut session = Session::dialer(Role::Forward);
+        session.send(Frame::Message(&hello)).unwrap();
+        session.receive(Frame::Message(&hello)).unwrap();
+        let mut frames = Frames::new(Box::new(Dying(takes.to_vec())), session);
+        frames.departed = true;
+        let open = Open {
+            stream: StreamId([7; 16]),
+            service: "db".to_owned(),
+            client: "c".to_owned(),
+            traceparent: None,
+            deadline_ms: None,
+        };
+        frames.queue(&Message::Open(open)).unwrap();
+        let mut left = early;
+        while left > 0 {
+            left -= frames.queue_data(left, |buffer| Ok(buffer.len())).unwrap().unwrap();
+        }
+        frames
+    }
+
+    #[test]
+    fn what_a_dead_connection_did_not_take_whole_may_be_sent_on_another() {
+        let mut context = Context::from_waker(Waker::noop());
+        for (takes, early, again) in [
+            // Nothing of OPEN and DATA left, and together they are one record.
+            (&[][..], 100, true),
+            (&[], 0, true),
+            // More than a record: some may be there.
+            (&[], 20_000, false),
+            // A part was taken, and may be a record.
+            (&[10], 100, false),
+        ] {
+            let mut frames = opening(takes, early);
+            assert!(matches!(frames.poll_send(&mut context), Poll::Ready(Err(_))), "{takes:?} {early}");
+            assert_eq!(!frames.has_parted_with_data(), again, "{takes:?} {early}");
+        }
+        // OPEN left before: DATA may have left behind it.
+        let mut frames = opening(&[usize::MAX], 0);
+        assert!(matches!(frames.poll_send(&mut context), Poll::Ready(Ok(()))));
+        assert!(!frames.has_parted_with_data());
+        frames.queue_data(100, |buffer| Ok(buffer.len())).unwrap().unwrap();
+        assert!(matches!(frames.poll_send(&mut context), Poll::Ready(Err(_))));
+        assert!(frames.has_parted_with_data());
     }
 }

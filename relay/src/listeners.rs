@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use securelink_relay_config::{Import, Protocol, Snapshot};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::callers::Ticket;
 use crate::capacity::{self, descriptors};
 use crate::control;
-use crate::dial::{abort_on_close, tune};
+use crate::dial::tune;
 use crate::failure::Failure;
 use crate::handshake;
 use crate::judge::Direction;
@@ -91,7 +92,7 @@ impl Listeners {
     pub(crate) fn bind(&self, snapshot: &Snapshot) -> Result<Bound, BindError> {
         let peer = match snapshot.listen {
             Some(wanted) if self.peer.as_ref().is_none_or(|(have, _)| *have != wanted) => {
-                Some((wanted, listen(wanted, "the peer")?))
+                Some((wanted, listen(wanted, None)?))
             }
             _ => None,
         };
@@ -100,8 +101,7 @@ impl Listeners {
             for import in &snapshot.imports {
                 let key = key(import);
                 if !self.imports.contains_key(&key) {
-                    let listener = listen(import.listen, &format!("import {}", import.name))?;
-                    abort_on_close(&listener);
+                    let listener = listen(import.listen, Some(&import.name))?;
                     imports.push((key, listener));
                 }
             }
@@ -135,16 +135,21 @@ impl Listeners {
     }
 }
 
-fn listen(wanted: SocketAddr, what: &str) -> Result<TcpListener, BindError> {
+/// Listens for the peer, or for clients of an import. They are reset where nothing else is said: before the first can come.
+fn listen(wanted: SocketAddr, import: Option<&str>) -> Result<TcpListener, BindError> {
     let bind = || {
         let socket = if wanted.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() }?;
         // A restart must not wait for old connections to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(wanted)?;
         tune(&socket);
+        if import.is_some() {
+            SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        }
         socket.listen(BACKLOG)
     };
-    bind().map_err(|error| BindError { wanted, what: what.to_owned(), error })
+    let what = || import.map_or_else(|| "the peer".to_owned(), |name| format!("import {name}"));
+    bind().map_err(|error| BindError { wanted, what: what(), error })
 }
 
 /// Whom a socket is for.
@@ -245,4 +250,22 @@ fn accept_client(link: &Arc<Link>, key: &Key, client: TcpStream) {
 fn admit_client(link: &Link, client: &TcpStream) -> Result<OwnedSemaphorePermit, Failure> {
     capacity::admit_socket(client)?;
     Arc::clone(&link.clients).try_acquire_owned().map_err(|_| Failure::TooManyStreams)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_is_as_its_listener() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        for (import, linger) in [(None, None), (Some("at-b"), Some(Duration::ZERO))] {
+            let listener = listen(any, import).unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let socket = SockRef::from(&accepted);
+            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap(), "{import:?}");
+            assert_eq!(socket.linger().unwrap(), linger, "{import:?}");
+        }
+    }
 }

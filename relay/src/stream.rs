@@ -17,7 +17,8 @@ use crate::link::Link;
 use crate::streams::{Entry, StreamGuard};
 use crate::wire::{Code, Message, Rst};
 
-/// Time for IDLE to come back: a round trip, and what of a refused stream is still on its way.
+/// Time for the peer's IDLE: a round trip, until its application has taken the rest, and what of a refused stream is still on
+/// its way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an abort to reach a peer behind the DATA before it. Where its application reads nothing it never does, and
 /// only the end of the connection tells.
@@ -101,10 +102,12 @@ async fn part_ways(link: &Link, connection: &mut Connection, end: End) -> Result
     Ok(concluded.unwrap_or(Err(Fault::Ended))?)
 }
 
-/// IDLE, with what still waits, and the peer's.
+/// IDLE, unless it was said, and the peer's.
 pub(crate) async fn say_idle(link: &Link, connection: &mut Connection) -> Result<(), Fault> {
     let counts = connection.frames.session.counts();
-    connection.frames.send(&Message::Idle(counts)).await?;
+    if connection.frames.session.idle_due() {
+        connection.frames.send(&Message::Idle(counts)).await?;
+    }
     loop {
         match connection.frames.message().await? {
             Message::Idle(theirs) => {

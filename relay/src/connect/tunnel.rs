@@ -191,6 +191,10 @@ impl Tunnel {
     }
 
     fn act(&mut self, cx: &mut Context<'_>, message: Message) {
+        if self.hearing == Hearing::Asked {
+            // There may be something to be heard now, and whoever asked before has been told of nothing.
+            cx.waker().wake_by_ref();
+        }
         match message {
             Message::Accept => self.accept(cx),
             Message::Reject(reject) => {
@@ -252,7 +256,7 @@ impl Records for Tunnel {
                 return Poll::Ready(Ok(count));
             }
             match self.hearing {
-                // Nobody waits for it: the answer is ours to give.
+                // The answer is ours to give, and wakes whoever waits here.
                 Hearing::Asked => return Poll::Pending,
                 Hearing::Stream if buffer.len() < ROOM => {
                     let mut aside = [0; ROOM];

@@ -24,15 +24,15 @@ pub const SUITES: [SupportedCipherSuite; 3] = [
     cipher_suite::TLS13_AES_128_GCM_SHA256,
     cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
 ];
-/// Around every bound: a record, the batch that is sealed together.
-const SIZES: [usize; 12] = [1, 2, 100, 1000, 16_383, 16_384, 16_385, 32_768, 65_535, 65_536, 65_537, 70_000];
+/// Around every bound: a record, the batch that is sealed together, which has two sizes.
+const SIZES: [usize; 12] = [1, 2, 100, 1000, 16_383, 16_384, 16_385, 32_768, 65_536, 65_537, 262_144, 262_145];
 /// Room that what is read has, likewise.
 const ROOMS: [usize; 6] = [1, 7, 1000, 16_384, 16_385, 300_000];
 /// Most updates in a row that are asked for: both sides take 32.
 const UPDATES: usize = 30;
 
 /// Content says where in the stream it belongs.
-static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| (0..=250).cycle().take(251 + 70_000).collect());
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| (0..=250).cycle().take(251 + 262_145).collect());
 
 /// Which side of the connection the relay's own records are.
 #[derive(Clone, Copy, PartialEq, Eq)]
