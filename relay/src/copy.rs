@@ -311,7 +311,8 @@ impl<'a> Copy<'a> {
         }
         if let Err(error) = ready!(frames.poll_send(cx)) {
             self.state.deaf = Some(error.into());
-            return Poll::Pending;
+            // What the peer said last may have come meanwhile.
+            return Poll::Ready(Ok(()));
         }
         self.poll_application(cx, frames)
     }
@@ -377,7 +378,7 @@ impl<'a> Copy<'a> {
         if !frames.has_data() {
             return match ready!(frames.poll_receive(cx)) {
                 Ok(Received::Data) => Poll::Ready(Ok(())),
-                Ok(Received::Message(message)) => Poll::Ready(self.hear(message, frames)),
+                Ok(Received::Message(message)) => Poll::Ready(self.hear(message)),
                 Err(fault) => Poll::Ready(Err(End::Lost(fault))),
             };
         }
@@ -404,15 +405,13 @@ impl<'a> Copy<'a> {
         })
     }
 
-    fn hear(&mut self, message: Message, frames: &Frames) -> Result<(), End> {
+    fn hear(&mut self, message: Message) -> Result<(), End> {
         match message {
             Message::Accept => {
                 (self.state.answered, self.state.deadline) = (true, None);
                 Ok(())
             }
             Message::Reject(reject) => Err(End::Rejected(reject)),
-            // Closing it says the same.
-            Message::Fin if frames.session.both_finished() && !self.state.broken => Ok(()),
             Message::Fin => {
                 // An application that is gone shows at the next read or write.
                 let _ = socket2::SockRef::from(self.application).shutdown(std::net::Shutdown::Write);

@@ -149,9 +149,11 @@ impl Frames {
             self.unflushed = true;
         }
         if self.unflushed {
-            ready!(self.records.poll_flush(cx))?;
+            let flushed = self.records.poll_flush(cx);
+            // Also where a part is left: what is put behind it must not hide that it may be whole by then.
+            self.departed |= !matches!(flushed, Poll::Ready(Err(_)));
+            ready!(flushed)?;
             self.unflushed = false;
-            self.departed = true;
         }
         Poll::Ready(Ok(()))
     }
@@ -260,6 +262,11 @@ impl Frames {
         self.departed && self.session.counts().sent > 0
     }
 
+    /// Takes back what waits, of a stream that is tried elsewhere: last words must not bring it to the peer.
+    pub(crate) fn take_back(&mut self) {
+        self.outgoing.consume(self.outgoing.len());
+    }
+
     /// Whether nothing waits to be sent.
     pub(crate) fn is_drained(&self) -> bool {
         self.outgoing.len() == 0 && !self.unflushed
@@ -337,8 +344,8 @@ mod tests {
     use super::*;
     use crate::wire::{Hello, Open, ReplicaId, Role, StreamId, VERSION};
 
-    /// Takes so many bytes with each write, then its socket is dead.
-    struct Dying(Vec<usize>);
+    /// Takes so many bytes with each write, then its socket is dead. What it took stays on the way.
+    struct Dying(Vec<usize>, Poll<()>);
 
     impl Records for Dying {
         fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -353,7 +360,7 @@ mod tests {
         }
 
         fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
+            self.1.map(Ok)
         }
 
         fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -366,7 +373,7 @@ mod tests {
     }
 
     /// A connection that was used before: OPEN and `early` bytes of DATA wait.
-    fn opening(takes: &[usize], early: usize) -> Frames {
+    fn opening(takes: &[usize], flushed: Poll<()>, early: usize) -> Frames {
         let hello = Message::Hello(Hello {
             versions: (VERSION, VERSION),
             role: Role::Forward,
@@ -380,7 +387,7 @@ mod tests {
         let mut session = Session::dialer(Role::Forward);
         session.send(Frame::Message(&hello)).unwrap();
         session.receive(Frame::Message(&hello)).unwrap();
-        let mut frames = Frames::new(Box::new(Dying(takes.to_vec())), session);
+        let mut frames = Frames::new(Box::new(Dying(takes.to_vec(), flushed)), session);
         frames.departed = true;
         let open = Open {
             stream: StreamId([7; 16]),
@@ -409,16 +416,20 @@ mod tests {
             // A part was taken, and may be a record.
             (&[10], 100, false),
         ] {
-            let mut frames = opening(takes, early);
+            let mut frames = opening(takes, Poll::Ready(()), early);
             assert!(matches!(frames.poll_send(&mut context), Poll::Ready(Err(_))), "{takes:?} {early}");
             assert_eq!(!frames.has_parted_with_data(), again, "{takes:?} {early}");
         }
         // OPEN left before: DATA may have left behind it.
-        let mut frames = opening(&[usize::MAX], 0);
+        let mut frames = opening(&[usize::MAX], Poll::Ready(()), 0);
         assert!(matches!(frames.poll_send(&mut context), Poll::Ready(Ok(()))));
         assert!(!frames.has_parted_with_data());
         frames.queue_data(100, |buffer| Ok(buffer.len())).unwrap().unwrap();
         assert!(matches!(frames.poll_send(&mut context), Poll::Ready(Err(_))));
         assert!(frames.has_parted_with_data());
+        // Taken and not yet under way as a whole: it may be by the time that something behind it fails.
+        let mut frames = opening(&[usize::MAX], Poll::Pending, 100);
+        assert!(frames.poll_send(&mut context).is_pending());
+        assert!(frames.has_parted_with_data() && !frames.gathers());
     }
 }

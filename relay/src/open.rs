@@ -84,7 +84,10 @@ async fn attempt(
     copy.early = early;
     let end = copy.run(&mut connection).await;
     let again = match &end {
-        End::Lost(_) => !connection.frames.has_parted_with_data() && !copy.is_answered(),
+        End::Lost(_) if !connection.frames.has_parted_with_data() && !copy.is_answered() => {
+            connection.frames.take_back();
+            true
+        }
         End::Rejected(reject) => reject.code == Code::Draining,
         _ => false,
     };

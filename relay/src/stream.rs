@@ -141,7 +141,10 @@ pub(crate) async fn answer_idle(link: &Link, connection: &mut Connection) -> Res
 /// that, with something unread, would take it back.
 async fn reset_in_order(connection: &mut Connection, code: Code) {
     let resetting = async {
-        connection.frames.send(&Message::Rst(Rst { code })).await?;
+        // Refused once IDLE was said. What waits leaves all the same.
+        let said = connection.frames.queue(&Message::Rst(Rst { code }));
+        connection.frames.flush().await?;
+        said?;
         loop {
             connection.frames.message().await?;
         }
