@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::CommonState;
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
 use rustls_pki_types::ServerName;
 use securelink_relay_config::RecordLayer;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -45,30 +43,28 @@ pub(crate) enum Shaken {
 impl Shaken {
     /// Shakes hands with whom `socket` was dialed to.
     pub(crate) async fn dial(tls: &Tls, name: ServerName<'static>, socket: TcpStream) -> io::Result<Self> {
-        let config = Arc::clone(&tls.client);
         match tls.records {
             RecordLayer::Rustls => {
-                let stream = TlsConnector::from(config).connect(name, socket).await?;
+                let stream = TlsConnector::from(Arc::clone(&tls.client)).connect(name, socket).await?;
                 Ok(Self::Rustls(Box::new(stream.into())))
             }
             RecordLayer::InPlace => {
-                let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
-                in_place::shake(in_place::Connection::Client(connection), socket).await.map(Self::in_place)
+                let handshake = in_place::Handshake::client(&tls.client, name).map_err(io::Error::other)?;
+                in_place::shake(handshake, socket).await.map(Self::in_place)
             }
         }
     }
 
     /// Shakes hands with whom `socket` was accepted from.
     pub(crate) async fn accept(tls: &Tls, socket: TcpStream) -> io::Result<Self> {
-        let config = Arc::clone(&tls.server);
         match tls.records {
             RecordLayer::Rustls => {
-                let stream = TlsAcceptor::from(config).accept(socket).await?;
+                let stream = TlsAcceptor::from(Arc::clone(&tls.server)).accept(socket).await?;
                 Ok(Self::Rustls(Box::new(stream.into())))
             }
             RecordLayer::InPlace => {
-                let connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-                in_place::shake(in_place::Connection::Server(connection), socket).await.map(Self::in_place)
+                let handshake = in_place::Handshake::server(&tls.server).map_err(io::Error::other)?;
+                in_place::shake(handshake, socket).await.map(Self::in_place)
             }
         }
     }

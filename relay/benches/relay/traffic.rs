@@ -1,7 +1,9 @@
 //! The client and the service at the two ends: what they say to each other, checked.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -139,6 +141,30 @@ pub async fn bulk(address: SocketAddr, way: Way, blocks: u64) -> io::Result<()> 
     };
     assert_eq!(socket.read_u64().await?, here, "other bytes arrived than were sent");
     Ok(())
+}
+
+/// Bytes written at once by [`paced`]: a rate is not to come in bursts.
+const PIECE: usize = BLOCK / 4;
+
+/// Uploads `per_second` bytes for `time`, evenly, and checks the sum; how long it took. On a thread of its own, whose sleeps are
+/// finer than a runtime's.
+pub fn paced(address: SocketAddr, per_second: u64, time: Duration) -> io::Result<Duration> {
+    let mut socket = std::net::TcpStream::connect(address)?;
+    let pieces = (per_second * time.as_millis() as u64 / 1000).div_ceil(PIECE as u64);
+    socket.write_all(b"u")?;
+    socket.write_all(&(pieces * PIECE as u64).to_be_bytes())?;
+    let (start, mut sum, mut bytes) = (Instant::now(), Sum::default(), vec![0x5a; PIECE]);
+    for number in 0..pieces {
+        block(number, &mut bytes);
+        sum.add(&bytes);
+        socket.write_all(&bytes)?;
+        let due = Duration::from_nanos((number + 1) * PIECE as u64 * 1_000_000_000 / per_second);
+        thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    let mut there = [0; 8];
+    socket.read_exact(&mut there)?;
+    assert_eq!(u64::from_be_bytes(there), sum.value(), "other bytes arrived than were sent");
+    Ok(start.elapsed())
 }
 
 /// Asks for more bytes than any buffers hold, and reads none of them.

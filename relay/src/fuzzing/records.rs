@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, Error, ServerConfig};
 use rustls_pki_types::ServerName;
 
-use crate::records::in_place::{Channel, Connection, Handshake, Opened};
+use crate::records::in_place::{Channel, Handshake, Opened};
 use crate::scratch::Buffer;
 
 /// An end in its handshake.
@@ -34,12 +32,12 @@ pub enum Read {
 impl Shaking {
     /// A client's end.
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Ok(Self(Handshake::new(Connection::Client(UnbufferedClientConnection::new(config, name)?))))
+        Handshake::client(&config, name).map(Self)
     }
 
     /// A server's end.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Ok(Self(Handshake::new(Connection::Server(UnbufferedServerConnection::new(config)?))))
+        Handshake::server(&config).map(Self)
     }
 
     /// Goes on with what has arrived; true once it has finished.

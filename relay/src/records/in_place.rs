@@ -2,8 +2,9 @@
 
 mod channel;
 mod handshake;
-mod kernel;
 mod key;
+mod secret;
+mod ticket;
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 pub(crate) use self::channel::{Channel, Opened};
-pub(crate) use self::handshake::{Connection, Handshake};
+pub(crate) use self::handshake::Handshake;
 use self::key::{batch, sealed};
 use super::Records;
 use crate::scratch::{Buffer, SMALL};
@@ -26,8 +27,7 @@ pub(crate) struct Shaken {
 }
 
 /// Shakes hands on `socket`.
-pub(crate) async fn shake(connection: Connection, mut socket: TcpStream) -> io::Result<Shaken> {
-    let mut handshake = Handshake::new(connection);
+pub(crate) async fn shake(mut handshake: Handshake, mut socket: TcpStream) -> io::Result<Shaken> {
     loop {
         let advanced = handshake.advance();
         // Also where it failed: it says why.

@@ -11,7 +11,7 @@ use crate::figures::to_f64;
 use crate::systems::System;
 use crate::traffic::{self, BLOCK, Way};
 
-const MIB: u64 = 1024 * 1024;
+pub const MIB: u64 = 1024 * 1024;
 
 pub async fn measure(plan: &Plan, system: &System) -> io::Result<Vec<f64>> {
     let mut figures = Vec::new();

@@ -51,6 +51,7 @@ enum What {
     Ping,
     Pings,
     Beside,
+    Paced,
     Streams,
     Stalled,
     Flooded,
@@ -98,6 +99,16 @@ pub const MEASURES: &[Measure] = &[
         columns: &[
             Column::less("ping beside bulk p50 us", 0).aims(1.0, 1.0),
             Column::less("ping beside bulk p99 us", 0).aims(1.0, 1.0),
+            Column::more("MiB/s meanwhile", 0),
+        ],
+    },
+    Measure {
+        name: "paced",
+        about: "the same beside an upload of 200 MiB/s, which every system can carry",
+        what: What::Paced,
+        columns: &[
+            Column::less("ping beside 200 MiB/s p50 us", 0).aims(1.0, 1.0),
+            Column::less("ping beside 200 MiB/s p99 us", 0).aims(1.0, 1.0),
         ],
     },
     Measure {
@@ -230,6 +241,7 @@ async fn figures(what: What, plan: &Plan, systems: &mut [System]) -> io::Result<
         What::Ping => pings::one(plan, system).await,
         What::Pings => pings::many(plan, system).await,
         What::Beside => pings::beside(plan, system).await,
+        What::Paced => pings::beside_paced(plan, system).await,
         What::Streams => streams::opening(plan, system).await,
         What::Stalled => stalled::measure(plan, system).await,
         What::Flooded => flooded::measure(plan, system).await,

@@ -3,8 +3,8 @@
 
 use rustls::{AlertDescription, ContentType, Error, HandshakeType, InvalidMessage, PeerMisbehaved};
 
-use super::kernel::Kernel;
 use super::key::{HEADER, Key, MAX_CONTENT, OVERHEAD, Record, batch, sealed};
+use super::ticket;
 use crate::scratch::Buffer;
 
 /// Longest message of a handshake that is put together, as in rustls.
@@ -31,7 +31,8 @@ pub(crate) enum Opened {
 
 /// See the module.
 pub(crate) struct Channel {
-    kernel: Kernel,
+    /// A client may be given tickets.
+    is_client: bool,
     sealing: Key,
     opening: Key,
     limit: u64,
@@ -54,13 +55,12 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(kernel: Kernel, sealing: Key, opening: Key) -> Self {
-        let limit = kernel.limit();
+    pub(super) fn new(is_client: bool, sealing: Key, opening: Key) -> Self {
         Self {
-            kernel,
+            is_client,
+            limit: sealing.limit(),
             sealing,
             opening,
-            limit,
             update_due: false,
             opened: 0,
             behind: 0,
@@ -117,7 +117,7 @@ impl Channel {
     }
 
     pub(crate) fn change_sealing_key(&mut self) -> Result<(), Error> {
-        self.sealing = self.kernel.next_sealing_key()?;
+        self.sealing.update()?;
         self.update_due = false;
         Ok(())
     }
@@ -276,7 +276,7 @@ impl Channel {
         while let Some([kind, length @ ..]) = self.message.first_chunk::<4>().copied() {
             let kind = HandshakeType::from(kind);
             let length = usize::from(length[0]) << 16 | usize::from(length[1]) << 8 | usize::from(length[2]);
-            let expected = self.kernel.expected(self.tickets < MAX_TICKETS);
+            let expected = self.expected();
             if !expected.contains(&kind) {
                 return Err(Error::InappropriateHandshakeMessage { expect_types: expected.to_vec(), got_type: kind });
             }
@@ -296,12 +296,21 @@ impl Channel {
                 self.update_opening_key(is_ours_asked_for)?;
             } else {
                 self.tickets += 1;
-                self.kernel.take_ticket(body)?;
+                ticket::check(body)?;
             }
             self.message.drain(..4 + length);
         }
         self.message.shrink_to_fit();
         Ok(())
+    }
+
+    /// The handshake messages that may come.
+    fn expected(&self) -> &'static [HandshakeType] {
+        if self.is_client && self.tickets < MAX_TICKETS {
+            &[HandshakeType::NewSessionTicket, HandshakeType::KeyUpdate]
+        } else {
+            &[HandshakeType::KeyUpdate]
+        }
     }
 
     fn update_opening_key(&mut self, is_ours_asked_for: bool) -> Result<(), Error> {
@@ -313,7 +322,7 @@ impl Channel {
         if self.key_updates > MAX_KEY_UPDATES {
             return Err(PeerMisbehaved::TooManyKeyUpdateRequests.into());
         }
-        self.opening = self.kernel.next_opening_key()?;
+        self.opening.update()?;
         // Once, however often it was asked for before we have something to say.
         self.update_due |= is_ours_asked_for;
         Ok(())

@@ -3,21 +3,24 @@
 //! rustls opens as many records as it is shown. It is shown one at a time: the first record behind the handshake is then
 //! opened by nobody but [`Channel`].
 
+use std::sync::Arc;
+
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{CommonState, Error, InvalidMessage, PeerMisbehaved};
+use rustls::{ClientConfig, CommonState, Error, InvalidMessage, PeerMisbehaved, ServerConfig};
+use rustls_pki_types::ServerName;
 
 use super::channel::Channel;
-use super::kernel::Kernel;
 use super::key::{HEADER, Key};
+use super::secret::Heard;
 use crate::scratch::Buffer;
 
 /// With so many bytes of messages that are not whole yet nothing more is read, as in rustls. What was read last may be above.
 const MAX_WAITING: usize = 0xffff;
 
 /// rustls' part, for either side.
-pub(crate) enum Connection {
+enum Connection {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
 }
@@ -25,6 +28,7 @@ pub(crate) enum Connection {
 /// See the module.
 pub(crate) struct Handshake {
     connection: Connection,
+    heard: Arc<Heard>,
     incoming: Buffer,
     /// How many bytes of that were shown as whole records.
     shown: usize,
@@ -40,8 +44,26 @@ enum Wish {
 }
 
 impl Handshake {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, incoming: Buffer::default(), shown: 0, outgoing: Vec::new() }
+    /// Of a client. `config` must let secrets be extracted, or [`Self::finish`] fails.
+    pub(crate) fn client(config: &ClientConfig, name: ServerName<'static>) -> Result<Self, Error> {
+        let heard = Arc::new(Heard::default());
+        let mut config = config.clone();
+        config.key_log = Arc::clone(&heard) as _;
+        let connection = UnbufferedClientConnection::new(Arc::new(config), name)?;
+        Ok(Self::new(Connection::Client(connection), heard))
+    }
+
+    /// Of a server, likewise.
+    pub(crate) fn server(config: &ServerConfig) -> Result<Self, Error> {
+        let heard = Arc::new(Heard::default());
+        let mut config = config.clone();
+        config.key_log = Arc::clone(&heard) as _;
+        let connection = UnbufferedServerConnection::new(Arc::new(config))?;
+        Ok(Self::new(Connection::Server(connection), heard))
+    }
+
+    fn new(connection: Connection, heard: Arc<Heard>) -> Self {
+        Self { connection, heard, incoming: Buffer::default(), shown: 0, outgoing: Vec::new() }
     }
 
     /// Goes on as far as what has arrived leads: true once it has finished. [`Self::outgoing`] is to be sent even where it
@@ -114,17 +136,15 @@ impl Handshake {
         if self.shown > 0 {
             return Err(PeerMisbehaved::KeyEpochWithPendingFragment.into());
         }
-        let (secrets, kernel) = match self.connection {
-            Connection::Client(client) => {
-                let (secrets, kernel) = client.dangerous_into_kernel_connection()?;
-                (secrets, Kernel::Client(kernel))
-            }
-            Connection::Server(server) => {
-                let (secrets, kernel) = server.dangerous_into_kernel_connection()?;
-                (secrets, Kernel::Server(kernel))
-            }
+        let suite = self.state().negotiated_cipher_suite().and_then(|suite| suite.tls13());
+        let [of_client, of_server] = self.heard.take(suite.ok_or(Error::HandshakeNotComplete)?)?;
+        // How many records rustls has sealed and opened with them is its to say: no number may serve twice.
+        let (used, is_client, sealing, opening) = match self.connection {
+            Connection::Client(client) => (client.dangerous_into_kernel_connection()?.0, true, of_client, of_server),
+            Connection::Server(server) => (server.dangerous_into_kernel_connection()?.0, false, of_server, of_client),
         };
-        Ok((Channel::new(kernel, Key::new(secrets.tx)?, Key::new(secrets.rx)?), self.incoming))
+        let (sealing, opening) = (Key::new(sealing, used.tx.0)?, Key::new(opening, used.rx.0)?);
+        Ok((Channel::new(is_client, sealing, opening), self.incoming))
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use rustls::crypto::cipher::{self, Iv};
-use rustls::{ConnectionTrafficSecrets, ContentType, Error, InvalidMessage, PeerMisbehaved};
+use rustls::{CipherSuite, ContentType, Error, InvalidMessage, PeerMisbehaved};
+
+use super::secret::Secret;
 
 /// Type, version, length.
 pub(super) const HEADER: usize = 5;
@@ -38,21 +40,35 @@ const OUTER: [u8; 3] = [23, 3, 3];
 
 /// See the module. The key proper is wiped by aws-lc when dropped.
 pub(super) struct Key {
+    secret: Secret,
     aead: LessSafeKey,
     iv: Iv,
     sequence: u64,
 }
 
 impl Key {
-    pub(super) fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
-        let (algorithm, key, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+    /// The key of `secret`, with which as many records as `sequence` says were sealed before.
+    pub(super) fn new(secret: Secret, sequence: u64) -> Result<Self, Error> {
+        let algorithm = match secret.suite().common.suite {
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => &AES_128_GCM,
+            CipherSuite::TLS13_AES_256_GCM_SHA384 => &AES_256_GCM,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => &CHACHA20_POLY1305,
             _ => return Err(Error::General("a cipher suite that is not ours".to_owned())),
         };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::EncryptError)?;
-        Ok(Self { aead: LessSafeKey::new(key), iv, sequence })
+        let (key, iv) = secret.derive()?;
+        let key = UnboundKey::new(algorithm, &key).map_err(|_| Error::EncryptError)?;
+        Ok(Self { secret, aead: LessSafeKey::new(key), iv, sequence })
+    }
+
+    /// Becomes the key that follows it (RFC 8446 section 7.2).
+    pub(super) fn update(&mut self) -> Result<(), Error> {
+        *self = Self::new(self.secret.next()?, 0)?;
+        Ok(())
+    }
+
+    /// How many records it may seal (RFC 8446 section 5.5).
+    pub(super) fn limit(&self) -> u64 {
+        self.secret.suite().common.confidentiality_limit
     }
 
     /// The number of the next record.

@@ -1,0 +1,94 @@
+//! The secrets that traffic keys come from (RFC 8446 section 7), and how they are taken from rustls: by its key log, which is this
+//! connection's own and ends here. rustls' kernel connection derives keys too, but keeps the peer's certificates for it.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use rustls::crypto::cipher::{Iv, NONCE_LEN};
+use rustls::crypto::tls13::OkmBlock;
+use rustls::{Error, KeyLog, Tls13CipherSuite};
+use zeroize::Zeroizing;
+
+/// Longest key of a cipher suite, in bytes.
+const MAX_KEY: usize = 32;
+
+/// The secret of one direction and one generation. Wiped when dropped.
+pub(super) struct Secret {
+    suite: &'static Tls13CipherSuite,
+    bytes: OkmBlock,
+}
+
+impl Secret {
+    pub(super) fn suite(&self) -> &'static Tls13CipherSuite {
+        self.suite
+    }
+
+    /// The key, as long as the suite's are, and the initialization vector (section 7.3).
+    pub(super) fn derive(&self) -> Result<(Zeroizing<Vec<u8>>, Iv), Error> {
+        let length = self.suite.aead_alg.key_len();
+        let mut key = Zeroizing::new(vec![0; length.min(MAX_KEY)]);
+        let mut iv = [0; NONCE_LEN];
+        self.expand(b"key", &mut key)?;
+        self.expand(b"iv", &mut iv)?;
+        Ok((key, Iv::new(iv)))
+    }
+
+    /// The secret that follows it (section 7.2).
+    pub(super) fn next(&self) -> Result<Self, Error> {
+        let mut next = Zeroizing::new([0; OkmBlock::MAX_LEN]);
+        let next = next.get_mut(..self.bytes.as_ref().len()).ok_or_else(too_long)?;
+        self.expand(b"traffic upd", next)?;
+        Ok(Self { suite: self.suite, bytes: OkmBlock::new(next) })
+    }
+
+    /// HKDF-Expand-Label with an empty context (section 7.1).
+    fn expand(&self, label: &[u8], output: &mut [u8]) -> Result<(), Error> {
+        const PREFIX: &[u8] = b"tls13 ";
+        let length = u16::try_from(output.len()).map_err(|_| too_long())?.to_be_bytes();
+        let label_length = u8::try_from(PREFIX.len() + label.len()).map_err(|_| too_long())?;
+        let info = [&length[..], &[label_length], PREFIX, label, &[0]];
+        let expander = self.suite.hkdf_provider.expander_for_okm(&self.bytes);
+        expander.expand_slice(&info, output).map_err(|_| too_long())
+    }
+}
+
+fn too_long() -> Error {
+    Error::General("longer than HKDF expands".to_owned())
+}
+
+/// What rustls has said of one connection: the client's secret and the server's.
+#[derive(Default)]
+pub(super) struct Heard(Mutex<[Option<OkmBlock>; 2]>);
+
+/// NSS Key Log Format.
+const LABELS: [&str; 2] = ["CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"];
+
+impl Heard {
+    /// The client's secret and the server's, once a handshake has finished.
+    pub(super) fn take(&self, suite: &'static Tls13CipherSuite) -> Result<[Secret; 2], Error> {
+        let heard = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let [Some(client), Some(server)] = heard else { return Err(Error::HandshakeNotComplete) };
+        Ok([client, server].map(|bytes| Secret { suite, bytes }))
+    }
+}
+
+impl KeyLog for Heard {
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, place)) = LABELS.iter().zip(heard.iter_mut()).find(|(known, _)| **known == label)
+            && secret.len() <= OkmBlock::MAX_LEN
+        {
+            *place = Some(OkmBlock::new(secret));
+        }
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        LABELS.contains(&label)
+    }
+}
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Heard")
+    }
+}
