@@ -19,6 +19,7 @@ use crate::connection::{Connection, Facts};
 use crate::early::Early;
 use crate::frames::{Fault, Frames, Received};
 use crate::judge::{Denial, Direction, Judgment};
+use crate::lanes::{self, Lane, Tempo};
 use crate::limits::Pace;
 use crate::link::Link;
 use crate::view::View;
@@ -88,8 +89,6 @@ impl End {
 pub(crate) struct Copy<'a> {
     pub(crate) link: &'a Arc<Link>,
     pub(crate) facts: Arc<Facts>,
-    /// The application's socket.
-    pub(crate) application: &'a TcpStream,
     pub(crate) direction: Direction,
     pub(crate) service: Arc<str>,
     /// Whether the service is still what it was when the stream was admitted: another target is another service.
@@ -118,8 +117,15 @@ struct State {
     deaf: Option<Fault>,
     glance: Option<Pin<Box<Sleep>>>,
     watch: Watch,
+    tempo: Tempo,
     sending: Pacer,
     receiving: Pacer,
+}
+
+/// What carrying in one lane came to.
+enum Leg {
+    Ended(End),
+    To(Lane),
 }
 
 /// Waits off a debt.
@@ -153,7 +159,6 @@ impl<'a> Copy<'a> {
     pub(crate) fn new(
         link: &'a Arc<Link>,
         connection: &Connection,
-        application: &'a TcpStream,
         (direction, service): (Direction, Arc<str>),
         unchanged: &'a (dyn Fn(&View) -> bool + Send + Sync),
     ) -> Self {
@@ -162,48 +167,57 @@ impl<'a> Copy<'a> {
         let facts = Arc::clone(&connection.facts);
         let patience = (answered && !facts.is_connect()).then(|| Box::pin(sleep(ACCEPT_WAIT)));
         let state = State { answered, deadline, patience, ..State::default() };
-        Self {
-            link,
-            facts,
-            application,
-            direction,
-            service,
-            unchanged,
-            paces: Paces::default(),
-            early: Early::default(),
-            state,
+        Self { link, facts, direction, service, unchanged, paces: Paces::default(), early: Early::default(), state }
+    }
+
+    /// Carries between `application` and the peer until the end. The caller has registered the stream: whatever changes
+    /// after that is seen here.
+    pub(crate) async fn run(&mut self, connection: &mut Connection, application: &mut TcpStream) -> End {
+        let mut lane = Lane::Short;
+        loop {
+            let (end, next) = match self.run_here(connection, application).await {
+                Leg::Ended(end) => (Some(end), Lane::Short),
+                Leg::To(lane) => (None, lane),
+            };
+            if next != lane && lanes::change(next).await {
+                lanes::replant(connection.frames.socket_mut());
+                lanes::replant(application);
+            }
+            lane = next;
+            if let Some(end) = end {
+                return end;
+            }
         }
     }
 
-    /// Carries until the end. The caller has registered the stream: whatever changes after that is seen here.
-    pub(crate) async fn run(&mut self, connection: &mut Connection) -> End {
-        let application = self.application;
+    /// The same until the end, or until another lane fits.
+    async fn run_here(&mut self, connection: &mut Connection, application: &TcpStream) -> Leg {
         let error = application.ready(Interest::ERROR);
         tokio::pin!(error);
         let mut generation = self.link.generation();
         let stop = self.link.stop.clone();
         loop {
             if let Some(denial) = self.denial() {
-                return End::Denied(denial);
+                return Leg::Ended(End::Denied(denial));
             }
             if !self.state.answered && self.link.replicas.is_dead(self.facts.replica) {
                 // No answer will come: another replica may give one.
-                return End::Lost(Fault::Ended);
+                return Leg::Ended(End::Lost(Fault::Ended));
             }
             if let Err(fault) = connection.tell_head(&self.link.view()) {
-                return End::Lost(fault);
+                return Leg::Ended(End::Lost(fault));
             }
             tokio::select! {
                 biased;
                 _ = generation.changed() => {}
                 () = stop.cancelled() => {
-                    return End::Denied(Denial::new(Code::Draining, "this relay stops"));
+                    return Leg::Ended(End::Denied(Denial::new(Code::Draining, "this relay stops")));
                 }
-                end = poll_fn(|cx| {
+                leg = poll_fn(|cx| {
                     // Noticed also while neither reading nor writing.
                     self.state.broken = self.state.broken || error.as_mut().poll(cx).is_ready();
-                    self.poll(cx, &mut connection.frames)
-                }) => return end,
+                    self.poll(cx, &mut connection.frames, application)
+                }) => return leg,
             }
         }
     }
@@ -217,24 +231,28 @@ impl<'a> Copy<'a> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>, frames: &mut Frames, application: &TcpStream) -> Poll<Leg> {
+        let counts = frames.session.counts();
+        if let Some(lane) = self.state.tempo.look(counts.sent + counts.received, Instant::now) {
+            return Poll::Ready(Leg::To(lane));
+        }
         for _ in 0..QUANTUM {
             // First: of a connection that is known to be gone, nothing of the application's is to be lost.
-            let down = self.poll_down(cx, frames);
+            let down = self.poll_down(cx, frames, application);
             if let Poll::Ready(Err(end)) = down {
-                return Poll::Ready(end);
+                return Poll::Ready(Leg::Ended(end));
             }
-            let up = self.poll_up(cx, frames);
+            let up = self.poll_up(cx, frames, application);
             match up {
-                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Err(end)) => return Poll::Ready(Leg::Ended(end)),
                 Poll::Ready(Ok(())) => self.state.watch.sent(),
                 Poll::Pending => {}
             }
             if frames.session.both_finished() && !self.state.broken && self.state.deaf.is_none() {
-                return self.poll_finished(cx, frames);
+                return self.poll_finished(cx, frames).map(Leg::Ended);
             }
             if up.is_pending() && down.is_pending() {
-                return self.poll_over(cx, frames);
+                return self.poll_over(cx, frames).map(Leg::Ended);
             }
         }
         // Woken only after the runtime has looked at its sockets, which it does seldom while a task is ready: where one thread
@@ -295,13 +313,13 @@ impl<'a> Copy<'a> {
     }
 
     /// From the application to the peer.
-    fn poll_up(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
+    fn poll_up(&mut self, cx: &mut Context<'_>, frames: &mut Frames, application: &TcpStream) -> Poll<Result<(), End>> {
         if self.state.deaf.is_some() {
             return Poll::Pending;
         }
         if frames.gathers() {
             // What is there goes in one flight with OPEN or ACCEPT.
-            if let Poll::Ready(gathered) = self.poll_application(cx, frames) {
+            if let Poll::Ready(gathered) = self.poll_application(cx, frames, application) {
                 self.state.patience = None;
                 return Poll::Ready(gathered);
             }
@@ -314,7 +332,7 @@ impl<'a> Copy<'a> {
             // What the peer said last may have come meanwhile.
             return Poll::Ready(Ok(()));
         }
-        self.poll_application(cx, frames)
+        self.poll_application(cx, frames, application)
     }
 
     /// Whether what waits still waits for more. A peer that has much to send waits for ACCEPT.
@@ -328,7 +346,12 @@ impl<'a> Copy<'a> {
     }
 
     /// What the application has for the peer, behind what waits to be sent.
-    fn poll_application(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
+    fn poll_application(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &mut Frames,
+        application: &TcpStream,
+    ) -> Poll<Result<(), End>> {
         let most = frames.session.early_left();
         if frames.session.finished_sending() || most == 0 {
             return Poll::Pending;
@@ -343,11 +366,11 @@ impl<'a> Copy<'a> {
         }
         ready!(self.state.sending.poll(&self.paces.sent, cx));
         loop {
-            if ready!(self.application.poll_read_ready(cx)).is_err() {
+            if ready!(application.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(Err(End::Aborted));
             }
             let read = frames.queue_data(most, |buffer| {
-                let count = self.application.try_read(buffer)?;
+                let count = application.try_read(buffer)?;
                 if !self.state.answered {
                     self.early.keep(&buffer[..count]);
                 }
@@ -370,7 +393,12 @@ impl<'a> Copy<'a> {
     }
 
     /// From the peer to the application.
-    fn poll_down(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<Result<(), End>> {
+    fn poll_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        frames: &mut Frames,
+        application: &TcpStream,
+    ) -> Poll<Result<(), End>> {
         if frames.session.both_finished() {
             // What comes now is no longer of this stream's bytes: the peer's IDLE, which `conclude` awaits.
             return Poll::Pending;
@@ -378,7 +406,7 @@ impl<'a> Copy<'a> {
         if !frames.has_data() {
             return match ready!(frames.poll_receive(cx)) {
                 Ok(Received::Data) => Poll::Ready(Ok(())),
-                Ok(Received::Message(message)) => Poll::Ready(self.hear(message)),
+                Ok(Received::Message(message)) => Poll::Ready(self.hear(message, application)),
                 Err(fault) => Poll::Ready(Err(End::Lost(fault))),
             };
         }
@@ -386,10 +414,10 @@ impl<'a> Copy<'a> {
             return Poll::Pending;
         }
         ready!(self.state.receiving.poll(&self.paces.received, cx));
-        if ready!(self.application.poll_write_ready(cx)).is_err() {
+        if ready!(application.poll_write_ready(cx)).is_err() {
             return Poll::Ready(Err(End::Aborted));
         }
-        Poll::Ready(match self.application.try_write(frames.data()) {
+        Poll::Ready(match application.try_write(frames.data()) {
             Ok(count) => {
                 self.state.glance = None;
                 frames.consume(count);
@@ -405,7 +433,7 @@ impl<'a> Copy<'a> {
         })
     }
 
-    fn hear(&mut self, message: Message) -> Result<(), End> {
+    fn hear(&mut self, message: Message, application: &TcpStream) -> Result<(), End> {
         match message {
             Message::Accept => {
                 (self.state.answered, self.state.deadline) = (true, None);
@@ -414,7 +442,7 @@ impl<'a> Copy<'a> {
             Message::Reject(reject) => Err(End::Rejected(reject)),
             Message::Fin => {
                 // An application that is gone shows at the next read or write.
-                let _ = socket2::SockRef::from(self.application).shutdown(std::net::Shutdown::Write);
+                let _ = socket2::SockRef::from(application).shutdown(std::net::Shutdown::Write);
                 Ok(())
             }
             Message::Rst(rst) => Err(End::Reset(rst.code)),

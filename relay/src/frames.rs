@@ -91,6 +91,10 @@ impl Frames {
         self.records.socket()
     }
 
+    pub(crate) fn socket_mut(&mut self) -> &mut tokio::net::TcpStream {
+        self.records.socket_mut()
+    }
+
     /// Puts a message behind what waits to be sent.
     pub(crate) fn queue(&mut self, message: &Message) -> Result<(), Fault> {
         self.session.send(Frame::Message(message))?;
@@ -368,6 +372,10 @@ mod tests {
         }
 
         fn socket(&self) -> &TcpStream {
+            unreachable!("it has none")
+        }
+
+        fn socket_mut(&mut self) -> &mut TcpStream {
             unreachable!("it has none")
         }
     }

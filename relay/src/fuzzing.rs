@@ -155,4 +155,8 @@ impl Records for Memory {
     fn socket(&self) -> &TcpStream {
         unreachable!("nobody asks memory for its socket")
     }
+
+    fn socket_mut(&mut self) -> &mut TcpStream {
+        unreachable!("nobody asks memory for its socket")
+    }
 }

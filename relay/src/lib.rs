@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod handshake;
 mod housekeeping;
 mod judge;
+mod lanes;
 mod limits;
 mod link;
 mod listeners;

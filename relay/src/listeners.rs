@@ -21,6 +21,7 @@ use crate::dial::tune;
 use crate::failure::Failure;
 use crate::handshake;
 use crate::judge::Direction;
+use crate::lanes;
 use crate::link::Link;
 use crate::open::serve_client;
 use crate::pool::Pool;
@@ -199,7 +200,7 @@ async fn accept_loop(link: &Arc<Link>, listener: &TcpListener, door: &Door) {
 /// The peer dials in, or somebody who says so.
 fn accept_peer(link: &Arc<Link>, socket: TcpStream, ticket: Ticket) {
     let owner = Arc::clone(link);
-    link.tasks.spawn(async move {
+    lanes::spawn(&link.tasks, async move {
         let Some(mut visit) = owner.unless_stopped(ticket.enter()).await else { return };
         let shaken = tokio::select! {
             () = owner.stop.cancelled() => return,
@@ -237,7 +238,7 @@ fn accept_client(link: &Arc<Link>, key: &Key, client: TcpStream) {
     let Some(import) = import.filter(|_| !link.is_closing()) else { return };
     match admit_client(link, &client) {
         Ok(place) => {
-            link.tasks.spawn(serve_client(Arc::clone(link), import.clone(), client, place));
+            lanes::spawn(&link.tasks, serve_client(Arc::clone(link), import.clone(), client, place));
         }
         Err(failure) => {
             link.metrics.ended(Direction::Outgoing, "overloaded");

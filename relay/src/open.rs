@@ -57,7 +57,7 @@ async fn attempt(
     link: &Arc<Link>,
     mut connection: Box<Connection>,
     (import, service): (&Import, &Arc<str>),
-    client: TcpStream,
+    mut client: TcpStream,
     early: Early,
 ) -> Option<(TcpStream, Early)> {
     connection.carry(Direction::Outgoing, service);
@@ -80,9 +80,9 @@ async fn attempt(
     }
     let unchanged = |view: &View| view.import(&import.name).is_some_and(|now| now.listen == import.listen);
     let of = (Direction::Outgoing, Arc::clone(service));
-    let mut copy = Copy::new(link, &connection, &client, of, &unchanged);
+    let mut copy = Copy::new(link, &connection, of, &unchanged);
     copy.early = early;
-    let end = copy.run(&mut connection).await;
+    let end = copy.run(&mut connection, &mut client).await;
     let again = match &end {
         End::Lost(_) if !connection.frames.has_parted_with_data() && !copy.is_answered() => {
             connection.frames.take_back();

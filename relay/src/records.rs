@@ -32,6 +32,8 @@ pub(crate) trait Records: Send {
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// The socket below, for its options.
     fn socket(&self) -> &TcpStream;
+    /// The same, to put another in its place.
+    fn socket_mut(&mut self) -> &mut TcpStream;
 }
 
 /// A finished handshake.
@@ -123,5 +125,9 @@ impl Records for RustlsRecords {
 
     fn socket(&self) -> &TcpStream {
         self.0.get_ref().0
+    }
+
+    fn socket_mut(&mut self) -> &mut TcpStream {
+        self.0.get_mut().0
     }
 }

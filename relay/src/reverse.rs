@@ -12,6 +12,7 @@ use crate::capacity;
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::handshake::connect_by;
+use crate::lanes;
 use crate::limits::Bucket;
 use crate::link::{Link, locked};
 use crate::serve::serve;
@@ -215,7 +216,7 @@ fn fill(link: &Arc<Link>, last: &mut Option<ReplicaId>) -> bool {
             return true;
         }
         let slot = Slot::new(link, *replica);
-        link.tasks.spawn(park(Arc::clone(link), way.clone(), slot));
+        lanes::spawn(&link.tasks, park(Arc::clone(link), way.clone(), slot));
         *last = Some(*replica);
     }
     false
@@ -243,7 +244,7 @@ async fn park(link: Arc<Link>, way: Way, slot: Slot) {
         // Another one behind the same address, which may want it, too.
         Ok(connection) if link.reverse.lacks(connection.facts.replica) => {
             let theirs = Slot::new(&link, connection.facts.replica);
-            link.tasks.spawn(serve(Arc::clone(&link), connection, Some(theirs)));
+            lanes::spawn(&link.tasks, serve(Arc::clone(&link), connection, Some(theirs)));
         }
         Ok(mut connection) => Box::pin(connection.bye(Code::Draining, "enough connections are at rest")).await,
         Err(failure) => link.failed(&failure),

@@ -265,15 +265,15 @@ async fn carry(
     link: &Arc<Link>,
     connection: &mut Connection,
     export: &Export,
-    target: TcpStream,
+    mut target: TcpStream,
 ) -> Result<(), Failure> {
     abort_on_close(&target);
     connection.frames.queue(&Message::Accept)?;
     let service: Arc<str> = Arc::from(export.name.as_str());
     let unchanged = |view: &View| view.export(&export.name).is_some_and(|now| now.target == export.target);
-    let mut copy = Copy::new(link, connection, &target, (Direction::Incoming, Arc::clone(&service)), &unchanged);
+    let mut copy = Copy::new(link, connection, (Direction::Incoming, Arc::clone(&service)), &unchanged);
     copy.paces = paces(link, export, &service);
-    let end = copy.run(connection).await;
+    let end = copy.run(connection, &mut target).await;
     if matches!(end, End::Finished) {
         finish_on_close(&target);
     }

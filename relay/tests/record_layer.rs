@@ -330,7 +330,7 @@ fn what_arrives_with_the_handshake_is_not_lost_however_it_arrives() {
                 pieces.find_map(|(at, bytes)| shaking.arrive(bytes).unwrap().then_some(piece.saturating_mul(at + 1)))
             };
             let mut theirs = ClientConnection::new(Arc::clone(&client), name()).unwrap();
-            let mut ours = Shaking::server(Arc::clone(&server)).unwrap();
+            let mut ours = Shaking::server(&server).unwrap();
             let mut bytes = Vec::new();
             theirs.write_tls(&mut bytes).unwrap();
             assert_eq!(arrive(&mut ours, &bytes), None);
@@ -349,7 +349,7 @@ fn what_arrives_with_the_handshake_is_not_lost_however_it_arrives() {
         let mut eager = ServerConfig::clone(&server);
         eager.send_half_rtt_data = true;
         let mut theirs = ServerConnection::new(Arc::new(eager)).unwrap();
-        let mut ours = Shaking::client(Arc::clone(&client), name()).unwrap();
+        let mut ours = Shaking::client(&client, name()).unwrap();
         assert_eq!(ours.arrive(&[]), Ok(false));
         theirs.read_tls(&mut ours.depart().as_slice()).unwrap();
         theirs.process_new_packets().unwrap();
@@ -368,10 +368,10 @@ fn what_arrives_with_the_handshake_is_not_lost_however_it_arrives() {
 #[test]
 fn a_handshake_that_fails_says_why() {
     let (client, server) = configs(SUITES[0]);
-    let mut stranger = Shaking::server(server).unwrap();
+    let mut stranger = Shaking::server(&server).unwrap();
     assert!(stranger.arrive(b"GET / HTTP/1.1\r\n\r\n").is_err());
     assert_eq!(stranger.depart(), [ALERT, 3, 3, 0, 2, 2, 50], "decode_error, in the clear");
-    let mut ours = Shaking::client(client, ServerName::try_from("peer.example").unwrap()).unwrap();
+    let mut ours = Shaking::client(&client, ServerName::try_from("peer.example").unwrap()).unwrap();
     assert_eq!(ours.arrive(&[]), Ok(false));
     ours.depart();
     let refused = ours.arrive(&[ALERT, 3, 3, 0, 2, 2, 40]);

@@ -150,7 +150,8 @@ const PIECE: usize = BLOCK / 4;
 /// finer than a runtime's.
 pub fn paced(address: SocketAddr, per_second: u64, time: Duration) -> io::Result<Duration> {
     let mut socket = std::net::TcpStream::connect(address)?;
-    let pieces = (per_second * time.as_millis() as u64 / 1000).div_ceil(PIECE as u64);
+    let millis = u64::try_from(time.as_millis()).map_err(io::Error::other)?;
+    let pieces = (per_second * millis / 1000).div_ceil(PIECE as u64);
     socket.write_all(b"u")?;
     socket.write_all(&(pieces * PIECE as u64).to_be_bytes())?;
     let (start, mut sum, mut bytes) = (Instant::now(), Sum::default(), vec![0x5a; PIECE]);

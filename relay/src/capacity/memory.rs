@@ -8,6 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Shortage;
+use crate::lanes::LANES;
 use crate::link::locked;
 
 /// A limit that is none: version 1 of control groups writes the largest number of pages.
@@ -75,7 +76,7 @@ pub(crate) fn is_ample() -> bool {
 /// How many bytes of spare buffers one thread may keep: they are charged like what is in use, and nobody takes them back.
 pub(crate) fn spare() -> usize {
     static BYTES: LazyLock<usize> = LazyLock::new(|| {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = LANES * std::thread::available_parallelism().map_or(1, usize::from);
         MEMORY.as_ref().map_or(usize::MAX, |memory| spare_of(memory.group.limit, threads))
     });
     *BYTES

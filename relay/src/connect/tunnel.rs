@@ -323,4 +323,8 @@ impl Records for Tunnel {
     fn socket(&self) -> &TcpStream {
         self.records.socket()
     }
+
+    fn socket_mut(&mut self) -> &mut TcpStream {
+        self.records.socket_mut()
+    }
 }

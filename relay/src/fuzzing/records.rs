@@ -1,7 +1,5 @@
 //! One end of TLS over bytes from memory whose records are the relay's own, honest or not.
 
-use std::sync::Arc;
-
 use rustls::{ClientConfig, Error, ServerConfig};
 use rustls_pki_types::ServerName;
 
@@ -31,13 +29,13 @@ pub enum Read {
 
 impl Shaking {
     /// A client's end.
-    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Handshake::client(&config, name).map(Self)
+    pub fn client(config: &ClientConfig, name: ServerName<'static>) -> Result<Self, Error> {
+        Handshake::client(config, name).map(Self)
     }
 
     /// A server's end.
-    pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Handshake::server(&config).map(Self)
+    pub fn server(config: &ServerConfig) -> Result<Self, Error> {
+        Handshake::server(config).map(Self)
     }
 
     /// Goes on with what has arrived; true once it has finished.

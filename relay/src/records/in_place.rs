@@ -145,4 +145,8 @@ impl Records for InPlaceRecords {
     fn socket(&self) -> &TcpStream {
         &self.socket
     }
+
+    fn socket_mut(&mut self) -> &mut TcpStream {
+        &mut self.socket
+    }
 }

@@ -287,11 +287,11 @@ pub fn pair_with_rustls(suite: SupportedCipherSuite, side: Side) -> (End, Connec
     let (mut ours, mut theirs): (_, Connection) = match side {
         Side::Client => {
             let theirs = ServerConnection::new(Arc::clone(&configs.1)).expect("rustls");
-            (Shaking::client(Arc::clone(&configs.0), name).expect("rustls"), theirs.into())
+            (Shaking::client(&configs.0, name).expect("rustls"), theirs.into())
         }
         Side::Server => {
             let theirs = ClientConnection::new(Arc::clone(&configs.0), name).expect("rustls");
-            (Shaking::server(Arc::clone(&configs.1)).expect("rustls"), theirs.into())
+            (Shaking::server(&configs.1).expect("rustls"), theirs.into())
         }
     };
     theirs.set_buffer_limit(None);
@@ -319,8 +319,8 @@ fn shake(theirs: &mut Connection, mut bytes: &[u8], arriving: &mut Vec<u8>) {
 pub fn pair(suite: SupportedCipherSuite, side: Side) -> (End, End) {
     let configs = configs(suite);
     let name = ServerName::try_from("peer.example").expect("a name");
-    let mut client = Shaking::client(Arc::clone(&configs.0), name).expect("rustls");
-    let mut server = Shaking::server(Arc::clone(&configs.1)).expect("rustls");
+    let mut client = Shaking::client(&configs.0, name).expect("rustls");
+    let mut server = Shaking::server(&configs.1).expect("rustls");
     assert_eq!(client.arrive(&[]), Ok(false));
     assert_eq!(server.arrive(&client.depart()), Ok(false));
     assert_eq!(client.arrive(&server.depart()), Ok(true));

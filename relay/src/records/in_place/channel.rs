@@ -31,8 +31,6 @@ pub(crate) enum Opened {
 
 /// See the module.
 pub(crate) struct Channel {
-    /// A client may be given tickets.
-    is_client: bool,
     sealing: Key,
     opening: Key,
     limit: u64,
@@ -46,6 +44,7 @@ pub(crate) struct Channel {
     key_updates: u8,
     empty: u8,
     warnings: u8,
+    /// That may still come.
     tickets: u8,
     /// Their `close_notify`, and ours.
     closed: bool,
@@ -55,9 +54,9 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
+    /// Of a client, which may be given tickets, or of a server.
     pub(super) fn new(is_client: bool, sealing: Key, opening: Key) -> Self {
         Self {
-            is_client,
             limit: sealing.limit(),
             sealing,
             opening,
@@ -68,7 +67,7 @@ impl Channel {
             key_updates: 0,
             empty: 0,
             warnings: 0,
-            tickets: 0,
+            tickets: if is_client { MAX_TICKETS } else { 0 },
             closed: false,
             finished: false,
             failed: None,
@@ -295,7 +294,7 @@ impl Channel {
                 };
                 self.update_opening_key(is_ours_asked_for)?;
             } else {
-                self.tickets += 1;
+                self.tickets -= 1;
                 ticket::check(body)?;
             }
             self.message.drain(..4 + length);
@@ -306,7 +305,7 @@ impl Channel {
 
     /// The handshake messages that may come.
     fn expected(&self) -> &'static [HandshakeType] {
-        if self.is_client && self.tickets < MAX_TICKETS {
+        if self.tickets > 0 {
             &[HandshakeType::NewSessionTicket, HandshakeType::KeyUpdate]
         } else {
             &[HandshakeType::KeyUpdate]

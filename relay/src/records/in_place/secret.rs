@@ -92,3 +92,40 @@ impl fmt::Debug for Heard {
         f.write_str("Heard")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    }
+
+    /// RFC 8448 section 3, "derive write traffic keys for application data" and the same for reading.
+    #[test]
+    fn keys_are_those_of_rfc_8448() {
+        let heard = Heard::default();
+        let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+        assert!(heard.take(suite).is_err(), "nothing was said");
+        let said = [
+            ("CLIENT_TRAFFIC_SECRET_0", "9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5"),
+            ("EXPORTER_SECRET", "fe22f881176eda18eb8f44529e6792c50c9a3f89452f68d8ae311b4309d3cf50"),
+            ("SERVER_TRAFFIC_SECRET_0", "a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643"),
+        ];
+        for (label, secret) in said {
+            heard.log(label, &[], &bytes(secret));
+        }
+        let expected = [
+            ("17422dda596ed5d9acd890e3c63f5051", "5b78923dee08579033e523d9"),
+            ("9f02283b6c9c07efc26bb9f2ac92e356", "cf782b88dd83549aadf1e984"),
+        ];
+        for (secret, (key, iv)) in heard.take(suite).unwrap().iter().zip(expected) {
+            let derived = secret.derive().unwrap();
+            assert_eq!((derived.0.to_vec(), derived.1.as_ref().to_vec()), (bytes(key), bytes(iv)));
+        }
+        assert!(heard.take(suite).is_err(), "they are kept once");
+    }
+}
