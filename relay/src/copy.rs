@@ -35,6 +35,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_WAIT: Duration = Duration::from_millis(1);
 /// A peer that sent so much before ACCEPT may soon have to stop.
 const MUCH: u64 = EARLY_DATA as u64 / 2;
+/// Time for the system to say what is in a socket that is watched from now on.
+const SETTLE: Duration = Duration::from_millis(10);
 /// While the application takes nothing, the connection is not read: looked at so often, it still cannot die unnoticed.
 const GLANCE: Duration = Duration::from_secs(1);
 
@@ -118,6 +120,8 @@ struct State {
     glance: Option<Pin<Box<Sleep>>>,
     watch: Watch,
     tempo: Tempo,
+    /// Until then what is in the sockets may not show: other threads have just begun to watch them.
+    fresh: Option<Pin<Box<Sleep>>>,
     sending: Pacer,
     receiving: Pacer,
 }
@@ -173,17 +177,20 @@ impl<'a> Copy<'a> {
     /// Carries between `application` and the peer until the end. The caller has registered the stream: whatever changes
     /// after that is seen here.
     pub(crate) async fn run(&mut self, connection: &mut Connection, application: &mut TcpStream) -> End {
-        let mut lane = Lane::Short;
+        let mut is_away = false;
         loop {
-            let (end, next) = match self.run_here(connection, application).await {
-                Leg::Ended(end) => (Some(end), Lane::Short),
-                Leg::To(lane) => (None, lane),
+            let (lane, end) = match self.run_here(connection, application).await {
+                // The connection may carry others. Of every other end nothing remains, and it waits for no thread.
+                Leg::Ended(End::Finished) => (Lane::Short, Some(End::Finished)),
+                Leg::Ended(end) => return end,
+                Leg::To(lane) => (lane, None),
             };
-            if next != lane && lanes::change(next).await {
+            if is_away != (lane == Lane::Bulk) && lanes::change(lane).await {
+                is_away = !is_away;
                 lanes::replant(connection.frames.socket_mut());
                 lanes::replant(application);
+                self.state.fresh = Some(Box::pin(sleep(SETTLE)));
             }
-            lane = next;
             if let Some(end) = end {
                 return end;
             }
@@ -233,7 +240,11 @@ impl<'a> Copy<'a> {
 
     fn poll(&mut self, cx: &mut Context<'_>, frames: &mut Frames, application: &TcpStream) -> Poll<Leg> {
         let counts = frames.session.counts();
-        if let Some(lane) = self.state.tempo.look(counts.sent + counts.received, Instant::now) {
+        // What is broken stays where all that it still holds is known.
+        if !self.state.broken
+            && self.state.deaf.is_none()
+            && let Some(lane) = self.state.tempo.look(counts.sent + counts.received, Instant::now)
+        {
             return Poll::Ready(Leg::To(lane));
         }
         for _ in 0..QUANTUM {
@@ -279,6 +290,11 @@ impl<'a> Copy<'a> {
 
     /// Nothing moves: is it over, or too late?
     fn poll_over(&mut self, cx: &mut Context<'_>, frames: &mut Frames) -> Poll<End> {
+        if (self.state.broken || self.state.deaf.is_some())
+            && let Some(fresh) = &mut self.state.fresh
+        {
+            ready!(fresh.as_mut().poll(cx));
+        }
         if self.state.broken {
             // All it sent is under way, or the peer takes no more of it.
             return Poll::Ready(End::Aborted);

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsFd as _;
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
@@ -23,7 +24,7 @@ const QUICK: Duration = Duration::from_millis(100);
 /// Who takes longer than that for [`MUCH`] carries little again.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Each has as many threads as there are processors.
+/// Where a runtime is as tokio makes it, each has a thread for each processor.
 pub(crate) const LANES: usize = 2;
 
 /// Whose threads a task runs on.
@@ -83,11 +84,19 @@ pub(crate) fn replant(socket: &mut TcpStream) {
     }
 }
 
+/// Makes the threads of [`Lane::Bulk`], where there are none yet: early, so that they lack nothing.
+pub(crate) fn prepare() {
+    bulk();
+}
+
+/// None where the system refused them: then all streams stay where they are.
 fn bulk() -> Option<&'static Handle> {
     static BULK: OnceLock<Option<Runtime>> = OnceLock::new();
     let build = || Builder::new_multi_thread().thread_name("bulk").enable_all().build();
     let bulk = BULK.get_or_init(|| {
-        build().inspect_err(|error| tracing::warn!(%error, "no threads for streams that carry much")).ok()
+        // Of a thread that it is refused, tokio does not say so but panics.
+        let outcome = catch_unwind(build).unwrap_or_else(|_| Err(io::Error::other("no threads")));
+        outcome.inspect_err(|error| tracing::warn!(%error, "streams that carry much have no threads of their own")).ok()
     });
     bulk.as_ref().map(Runtime::handle)
 }
@@ -164,6 +173,7 @@ impl Tempo {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::thread;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -177,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_goes_to_the_other_threads_and_back_with_its_socket() {
+    fn a_task_goes_to_the_other_threads_and_back() {
         let home = Builder::new_multi_thread().worker_threads(1).thread_name("home").enable_all().build().unwrap();
         home.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -199,13 +209,33 @@ mod tests {
             });
             home.spawn(async move { spawn(&inside, moving) }).await.unwrap();
             tasks.close();
-            for byte in 1..=3 {
-                assert_eq!(tasks.len(), 1);
-                client.write_u8(byte).await.unwrap();
-                assert_eq!(client.read_u8().await.unwrap(), byte);
-            }
+            let asking = async {
+                for byte in 1..=3 {
+                    assert_eq!(tasks.len(), 1);
+                    client.write_u8(byte).await.unwrap();
+                    assert_eq!(client.read_u8().await.unwrap(), byte);
+                }
+            };
+            tokio::time::timeout(Duration::from_mins(1), asking).await.unwrap();
             assert_eq!(told.await.unwrap(), ["home", "bulk", "bulk", "home", "home", "bulk", "bulk"]);
             tasks.wait().await;
+        });
+    }
+
+    #[test]
+    fn a_socket_that_is_replanted_outlives_the_runtime_that_it_came_from() {
+        let runtime = || Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (old, new) = (runtime(), runtime());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = old.block_on(TcpStream::connect(listener.local_addr().unwrap())).unwrap();
+        let (mut there, _) = listener.accept().unwrap();
+        new.block_on(async { replant(&mut client) });
+        old.shutdown_background();
+        new.block_on(async {
+            client.write_all(b"?").await.unwrap();
+            there.read_exact(&mut [0]).unwrap();
+            there.write_all(b"!").unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'!');
         });
     }
 

@@ -20,7 +20,7 @@ use crate::replicas::REPLICAS;
 use crate::reserved::{self, GreetError};
 use crate::view::{Credentials, View};
 use crate::wire::ReplicaId;
-use crate::{doctor, housekeeping, report, reverse, supervise};
+use crate::{doctor, housekeeping, lanes, report, reverse, supervise};
 
 /// Time for tasks to say goodbye after everything was told to stop.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -134,7 +134,8 @@ pub struct CutReceipt {
     pub ended: u64,
 }
 
-/// A running relay. Clones hold the same one; it stops when the last is dropped.
+/// A running relay. Clones hold the same one; it stops when the last is dropped, which is to be before its runtime is: streams
+/// that carry much are on threads of the process.
 #[derive(Clone)]
 pub struct Relay(Arc<Running>);
 
@@ -153,6 +154,7 @@ impl Drop for Running {
 impl Relay {
     /// Starts a relay on the current tokio runtime. Its sockets listen when this returns.
     pub async fn start(setup: Setup) -> Result<Self, StartError> {
+        lanes::prepare();
         let listeners = Listeners::default();
         let bound = listeners.bind(&setup.snapshot)?;
         let snapshot = Arc::new(setup.snapshot);

@@ -1,14 +1,18 @@
-//! Streams that carry much have threads of their own, as long as they do (docs/decisions/0031). Nothing else runs in this
+//! Streams that carry much have threads of their own, as long as they do (docs/decisions/0031). There is one test in this
 //! process: what the threads have worked is counted.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use std::fs;
+use std::io::ErrorKind;
+use std::time::Duration;
 
-use support::{PATIENCE, Pair};
+use socket2::SockRef;
+use support::{PATIENCE, Pair, link_cut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 
 /// Enough for some ticks of the system's accounts, of 10 ms each.
@@ -37,6 +41,44 @@ async fn carry(from: &mut TcpStream, to: &mut TcpStream) {
     assert!(received == block);
 }
 
+/// As often as it takes to be moved.
+async fn carry_much(from: &mut TcpStream, to: &mut TcpStream) {
+    let before = worked();
+    let moved = async {
+        while worked() == before {
+            carry(from, to).await;
+        }
+    };
+    timeout(3 * PATIENCE, moved).await.expect("who carries much is moved");
+}
+
+/// Carries until it breaks, by now on the threads for that. To abort the client's task resets its socket.
+async fn pump((mut client, mut service): (TcpStream, TcpStream)) -> (JoinHandle<()>, JoinHandle<ErrorKind>) {
+    let before = worked();
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    let sending = tokio::spawn(async move {
+        let block = vec![7; 65_536];
+        while client.write_all(&block).await.is_ok() {}
+    });
+    let receiving = tokio::spawn(async move {
+        let mut buffer = vec![0; 262_144];
+        loop {
+            match service.read(&mut buffer).await {
+                Ok(0) => panic!("it looks like an end"),
+                Ok(count) => assert!(buffer[..count].iter().all(|byte| *byte == 7)),
+                Err(error) => return error.kind(),
+            }
+        }
+    });
+    let moved = async {
+        while worked() == before {
+            yield_now().await;
+        }
+    };
+    timeout(PATIENCE, moved).await.expect("who carries much is moved");
+    (sending, receiving)
+}
+
 async fn pings(client: &mut TcpStream, service: &mut TcpStream) {
     let pinging = async {
         for number in 0..PINGS {
@@ -57,11 +99,8 @@ async fn a_stream_that_carries_much_works_on_threads_of_its_own_and_comes_back()
     let ((mut client, mut service), (mut other, mut others)) = (pair.stream_to_b().await, pair.stream_to_b().await);
     pings(&mut client, &mut service).await;
     assert_eq!(worked(), 0, "who carries little is not there");
-    carry(&mut client, &mut service).await;
-    let by_much = worked();
-    assert!(by_much > 0, "none for {MUCH} bytes up");
-    carry(&mut service, &mut client).await;
-    assert!(worked() > by_much, "none for as many down");
+    carry_much(&mut client, &mut service).await;
+    carry_much(&mut service, &mut client).await;
     pings(&mut other, &mut others).await;
     // Who slows down is moved: pings of its own leave those threads alone, too.
     let comes_back = async {
@@ -81,4 +120,14 @@ async fn a_stream_that_carries_much_works_on_threads_of_its_own_and_comes_back()
     assert_eq!(service.read(&mut [0]).await.unwrap() + client.read(&mut [0]).await.unwrap(), 0);
     let (mut client, mut service) = pair.stream_to_b().await;
     pings(&mut client, &mut service).await;
+    // A client that breaks off there is heard of, and so is a cut.
+    let (sending, receiving) = pump((client, service)).await;
+    sending.abort();
+    timeout(PATIENCE, receiving).await.expect("the service is told").unwrap();
+    let (sending, receiving) = pump(pair.stream_to_b().await).await;
+    let receipt = pair.a.relay.cut(link_cut("LinkCut/1", 1)).await;
+    assert!(receipt.fresh && receipt.ended >= 1, "{receipt:?}");
+    timeout(PATIENCE, sending).await.expect("the client is told").unwrap();
+    timeout(PATIENCE, receiving).await.expect("and the service").unwrap();
+    pair.b.until("the other side's streams end", |report| report.streams.live == 0).await;
 }

@@ -80,6 +80,7 @@ fn run(options: &Options) -> bool {
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let results = threads.block_on(measures::all(options));
     head.push(format!("load after: {}", place::load()));
+    head.push(place::aes_cost());
     let text = table::markdown(&results);
     println!("\n{text}");
     if let Some(folder) = &options.write {

@@ -143,6 +143,9 @@ impl Handshake {
             Connection::Client(client) => (client.dangerous_into_kernel_connection()?.0, true, of_client, of_server),
             Connection::Server(server) => (server.dangerous_into_kernel_connection()?.0, false, of_server, of_client),
         };
+        if !(sealing.gives(&used.tx.1)? && opening.gives(&used.rx.1)?) {
+            return Err(Error::General("rustls has other keys than those of the secrets it said".to_owned()));
+        }
         let (sealing, opening) = (Key::new(sealing, used.tx.0)?, Key::new(opening, used.rx.0)?);
         Ok((Channel::new(is_client, sealing, opening), self.incoming))
     }

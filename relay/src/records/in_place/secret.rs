@@ -4,9 +4,10 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use rustls::crypto::cipher::{Iv, NONCE_LEN};
 use rustls::crypto::tls13::OkmBlock;
-use rustls::{Error, KeyLog, Tls13CipherSuite};
+use rustls::{ConnectionTrafficSecrets, Error, KeyLog, Tls13CipherSuite};
 use zeroize::Zeroizing;
 
 /// Longest key of a cipher suite, in bytes.
@@ -15,8 +16,11 @@ const MAX_KEY: usize = 32;
 /// The secret of one direction and one generation. Wiped when dropped.
 pub(super) struct Secret {
     suite: &'static Tls13CipherSuite,
-    bytes: OkmBlock,
+    bytes: Bytes,
 }
+
+/// In a place of their own: what is moved leaves a copy behind that nobody wipes.
+type Bytes = Zeroizing<Box<[u8]>>;
 
 impl Secret {
     pub(super) fn suite(&self) -> &'static Tls13CipherSuite {
@@ -35,10 +39,21 @@ impl Secret {
 
     /// The secret that follows it (section 7.2).
     pub(super) fn next(&self) -> Result<Self, Error> {
-        let mut next = Zeroizing::new([0; OkmBlock::MAX_LEN]);
-        let next = next.get_mut(..self.bytes.as_ref().len()).ok_or_else(too_long)?;
-        self.expand(b"traffic upd", next)?;
-        Ok(Self { suite: self.suite, bytes: OkmBlock::new(next) })
+        let mut next = Zeroizing::new(vec![0; self.bytes.len()].into_boxed_slice());
+        self.expand(b"traffic upd", &mut next)?;
+        Ok(Self { suite: self.suite, bytes: next })
+    }
+
+    /// Whether `keys` came of it.
+    pub(super) fn gives(&self, keys: &ConnectionTrafficSecrets) -> Result<bool, Error> {
+        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = keys
+        else {
+            return Ok(false);
+        };
+        let own = self.derive()?;
+        Ok(verify_slices_are_equal(&own.0, key.as_ref()).is_ok() && own.1.as_ref() == iv.as_ref())
     }
 
     /// HKDF-Expand-Label with an empty context (section 7.1).
@@ -47,7 +62,7 @@ impl Secret {
         let length = u16::try_from(output.len()).map_err(|_| too_long())?.to_be_bytes();
         let label_length = u8::try_from(PREFIX.len() + label.len()).map_err(|_| too_long())?;
         let info = [&length[..], &[label_length], PREFIX, label, &[0]];
-        let expander = self.suite.hkdf_provider.expander_for_okm(&self.bytes);
+        let expander = self.suite.hkdf_provider.expander_for_okm(&OkmBlock::new(&self.bytes));
         expander.expand_slice(&info, output).map_err(|_| too_long())
     }
 }
@@ -58,7 +73,7 @@ fn too_long() -> Error {
 
 /// What rustls has said of one connection: the client's secret and the server's.
 #[derive(Default)]
-pub(super) struct Heard(Mutex<[Option<OkmBlock>; 2]>);
+pub(super) struct Heard(Mutex<[Option<Bytes>; 2]>);
 
 /// NSS Key Log Format.
 const LABELS: [&str; 2] = ["CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"];
@@ -78,7 +93,7 @@ impl KeyLog for Heard {
         if let Some((_, place)) = LABELS.iter().zip(heard.iter_mut()).find(|(known, _)| **known == label)
             && secret.len() <= OkmBlock::MAX_LEN
         {
-            *place = Some(OkmBlock::new(secret));
+            *place = Some(Bytes::new(secret.into()));
         }
     }
 
