@@ -1,7 +1,6 @@
 //! Carries one stream between an application's socket and a connection, half-close and abort included, and re-judges it
 //! at every change. Opens and closes no connection.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -17,13 +16,14 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::acknowledged::Watch;
 use crate::connection::{Connection, Facts};
 use crate::early::Early;
+use crate::end::End;
 use crate::frames::{Fault, Frames, Received};
 use crate::judge::{Denial, Direction, Judgment};
 use crate::lanes::{self, Lane, Tempo};
 use crate::limits::Pace;
 use crate::link::Link;
 use crate::view::View;
-use crate::wire::{Code, EARLY_DATA, Message, Reject};
+use crate::wire::{Code, EARLY_DATA, Message};
 
 /// Steps of one poll before other tasks get their turn: tokio's budget does not see `try_read` (relay, "Inside"). A short
 /// message takes three, and is not to wait between them.
@@ -39,53 +39,6 @@ const MUCH: u64 = EARLY_DATA as u64 / 2;
 const SETTLE: Duration = Duration::from_millis(10);
 /// While the application takes nothing, the connection is not read: looked at so often, it still cannot die unnoticed.
 const GLANCE: Duration = Duration::from_secs(1);
-
-/// How a stream ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// Both directions said FIN.
-    Finished,
-    /// The peer refused it before it began.
-    Rejected(Reject),
-    /// Our application broke it off.
-    Aborted,
-    /// The peer broke it off.
-    Reset(Code),
-    /// The connection broke.
-    Lost(Fault),
-    /// It may no longer be.
-    Denied(Denial),
-    /// The peer neither took nor refused it in time.
-    Unanswered,
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.outcome())?;
-        match self {
-            Self::Rejected(reject) => write!(f, ": {}: {}", reject.code, reject.text.escape_debug()),
-            Self::Reset(code) => write!(f, ": {code}"),
-            Self::Lost(fault) => write!(f, ": {fault}"),
-            Self::Denied(denial) => write!(f, ": {}: {}", denial.code, denial.text),
-            Self::Finished | Self::Aborted | Self::Unanswered => Ok(()),
-        }
-    }
-}
-
-impl End {
-    /// A metric's label.
-    pub(crate) const fn outcome(&self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::Rejected(_) => "rejected",
-            Self::Aborted => "aborted",
-            Self::Reset(_) => "reset",
-            Self::Lost(_) => "lost",
-            Self::Denied(_) => "denied",
-            Self::Unanswered => "unanswered",
-        }
-    }
-}
 
 /// One stream being carried.
 pub(crate) struct Copy<'a> {

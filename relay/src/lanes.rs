@@ -128,8 +128,8 @@ impl Future for Traveller {
             && polled.is_pending()
         {
             let (future, home) = (self.future.take(), self.home.clone());
-            let there = if lane == Lane::Bulk { bulk() } else { None }.cloned().unwrap_or_else(|| home.clone());
-            there.spawn(Self { future, home });
+            let there = if lane == Lane::Bulk { bulk() } else { None };
+            there.unwrap_or(&self.home).spawn(Self { future, home });
             return Poll::Ready(());
         }
         polled

@@ -17,6 +17,7 @@ mod copy;
 mod dial;
 mod doctor;
 mod early;
+mod end;
 mod failure;
 mod frames;
 #[cfg(feature = "fuzzing")]

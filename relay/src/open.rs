@@ -9,9 +9,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::acquire::acquire;
 use crate::connection::Connection;
-use crate::copy::{Copy, End};
+use crate::copy::Copy;
 use crate::dial::finish_on_close;
 use crate::early::Early;
+use crate::end::End;
 use crate::judge::{Direction, Judgment};
 use crate::link::Link;
 use crate::pool::Pool;

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::capacity::{self, descriptors};
 use crate::connection::{Connection, Facts};
-use crate::copy::{Copy, End, Paces};
+use crate::copy::{Copy, Paces};
 use crate::dial::{abort_on_close, dial, finish_on_close};
+use crate::end::End;
 use crate::failure::Failure;
 use crate::frames::Fault;
 use crate::judge::{Denial, Direction, Judgment};

@@ -8,8 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::timeout;
 
 use crate::connection::{Connection, Facts};
-use crate::copy::End;
 use crate::dial::abort_on_close;
+use crate::end::End;
 use crate::failure::Failure;
 use crate::frames::Fault;
 use crate::judge::Direction;
