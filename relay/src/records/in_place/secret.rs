@@ -10,9 +10,6 @@ use rustls::crypto::tls13::OkmBlock;
 use rustls::{ConnectionTrafficSecrets, Error, KeyLog, Tls13CipherSuite};
 use zeroize::Zeroizing;
 
-/// Longest key of a cipher suite, in bytes.
-const MAX_KEY: usize = 32;
-
 /// The secret of one direction and one generation. Wiped when dropped.
 pub(super) struct Secret {
     suite: &'static Tls13CipherSuite,
@@ -29,8 +26,7 @@ impl Secret {
 
     /// The key, as long as the suite's are, and the initialization vector (section 7.3).
     pub(super) fn derive(&self) -> Result<(Zeroizing<Vec<u8>>, Iv), Error> {
-        let length = self.suite.aead_alg.key_len();
-        let mut key = Zeroizing::new(vec![0; length.min(MAX_KEY)]);
+        let mut key = Zeroizing::new(vec![0; self.suite.aead_alg.key_len()]);
         let mut iv = [0; NONCE_LEN];
         self.expand(b"key", &mut key)?;
         self.expand(b"iv", &mut iv)?;
